@@ -33,8 +33,8 @@ def _translate(pattern: str) -> str:
         elif pattern[i] == "?":
             out, i = out + "[^/]", i + 1
         elif pattern[i] == "[" and (end := pattern.find("]", i + 2)) > 0:
-            body = pattern[i + 1 : end].replace("\\", r"\\").replace("[", r"\[")
-            out += f"[^/{body[1:]}]" if body[0] in "!^" else f"[{body}]"
+            body = re.sub(r"([\\\[&|~])", r"\\\1", pattern[i + 1 : end])
+            out += f"[^/{body[1:]}]" if body[0] in "!^" else f"(?!/)[{body}]"
             i = end + 1
         else:
             out, i = out + re.escape(pattern[i]), i + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labsync.snapshot import EMPTY, FileEntry, Snapshot
+from labsync.snapshot import EMPTY, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +20,8 @@ class Merge:
     """The outcome of a push of results.
 
     `snapshot` is the new head's; `conflicts` are the paths that changed both here and there, whose
-    head's content stays; `loser` is then this disk's own view, to be kept beside the head. `base`
-    is what this disk has seen of the head after the push: conflicting paths keep their old base.
+    head's content stays; `loser` is then the same snapshot with this disk's content at those paths,
+    to be kept beside the head. `base` is what this disk has seen of the head after the push.
     """
 
     snapshot: Snapshot
@@ -55,19 +55,25 @@ def merge_results(
             if merged.get(path) == known.by_path[path]:
                 del merged[path]
     snapshot = Snapshot.of(merged.values())
+    seen = base_after(disk, known, snapshot)
     if not conflicts:
-        return Merge(snapshot, snapshot)
-    loser = Snapshot.of({**merged, **disk.by_path}.values())
-    return Merge(snapshot, _base_after(snapshot, known, conflicts), tuple(sorted(conflicts)), loser)
+        return Merge(snapshot, seen)
+    loser = Snapshot.of({**merged, **{path: disk.by_path[path] for path in conflicts}}.values())
+    return Merge(snapshot, seen, tuple(sorted(conflicts)), loser)
 
 
-def _base_after(snapshot: Snapshot, known: Snapshot, conflicts: Iterable[str]) -> Snapshot:
-    seen = dict(snapshot.by_path)
-    for path in conflicts:
-        before: FileEntry | None = known.by_path.get(path)
-        if before is None:
-            del seen[path]
-        else:
+def base_after(disk: Snapshot, base: Snapshot | None, head: Snapshot) -> Snapshot:
+    """Return what a disk has seen of `head`, after a push to it or a pull of it.
+
+    A path whose content is the head's has been seen. Every other path keeps its old base: a change
+    of somebody else's that has not been pulled yet must not look like a change made here, or the
+    next push would take it back; nor may a name that was never here be pruned. A name that is
+    neither here nor there any more is forgotten.
+    """
+    known = (base or EMPTY).by_path
+    seen = {path: entry for path, entry in disk.by_path.items() if head.by_path.get(path) == entry}
+    for path, before in known.items():
+        if path not in seen and (path in head.by_path or path in disk.by_path):
             seen[path] = before
     return Snapshot.of(seen.values())
 

@@ -76,7 +76,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Unmet:
-    """A wanted file that no reachable place holds."""
+    """A wanted file that no reachable place holds; every path of such a content is named."""
 
     artifact: ArtifactName
     entry: FileEntry
@@ -140,19 +140,20 @@ def make_plan(goal: Goal) -> Plan:
     groups: dict[str, list[Publication]] = {}
     for publication in publications:
         groups.setdefault(publication.entry.sha256, []).append(publication)
-    to_write = {} if not goal.to_mirror else _to_write(goal)
-    routes, unmet = [], []
-    for sha256 in sorted(groups.keys() | to_write.keys()):
+    to_write = _to_write(goal) if goal.to_mirror else {}
+    held = _held(goal)
+    routes, nowhere = [], set()
+    for sha256 in groups.keys() | to_write.keys():
+        if sha256 not in held:
+            nowhere.add(sha256)
+            continue
         targets = tuple(groups.get(sha256, ()))
         entry = to_write[sha256] if sha256 in to_write else targets[0].entry
-        if sources := _sources(goal, sha256):
-            key = f"{goal.key_prefix}{entry.path}" if sha256 in to_write else ""
-            routes.append(Route(goal.artifact, entry, sources, targets, key))
-        else:
-            unmet.append(Unmet(goal.artifact, entry))
+        key = f"{goal.key_prefix}{entry.path}" if sha256 in to_write else ""
+        routes.append(Route(goal.artifact, entry, held[sha256], targets, key))
     routes.sort(key=lambda route: route.entry.path.encode())
-    unmet.sort(key=lambda item: item.entry.path.encode())
-    return Plan(goal.artifact, tuple(routes), tuple(kept), tuple(unmet))
+    unmet = tuple(Unmet(goal.artifact, entry) for entry in goal.wanted if entry.sha256 in nowhere)
+    return Plan(goal.artifact, tuple(routes), tuple(kept), unmet)
 
 
 def _publications(goal: Goal) -> tuple[list[Publication], list[Kept]]:
@@ -179,7 +180,8 @@ def _decide(goal: Goal, wanted: FileEntry, found: Found | None) -> KeptReason | 
         return "recorded", "behind"
     base = (goal.base or EMPTY).by_path.get(wanted.path)
     if goal.made and base is not None and found.entry == base:
-        return "recorded", "behind"
+        # A touched file has the base's bytes without a valid record: a home replaces it only aside.
+        return "recorded" if found.state == "recorded" else "aside", "behind"
     if goal.force:
         return "aside", "changed here, replaced by --force"
     if goal.made and base is not None and wanted == base:
@@ -195,20 +197,21 @@ def _to_write(goal: Goal) -> dict[str, FileEntry]:
     return missing
 
 
-def _sources(goal: Goal, sha256: str) -> tuple[Source, ...]:
-    sources = [
-        Source("disk", Ref(path, path=path))
-        for path, found in sorted(goal.disk.files.items())
-        if found.entry.sha256 == sha256
-    ][:1]
-    if sha256 in goal.mirrored:
-        sources.append(Source("mirror", goal.mirrored[sha256]))
-    sources += [
-        Source("origin", goal.origin[entry.path])
-        for entry in goal.wanted
-        if entry.sha256 == sha256 and entry.path in goal.origin
-    ][:1]
-    return tuple(sources)
+def _held(goal: Goal) -> dict[str, tuple[Source, ...]]:
+    """Return the places of every wanted content that some place holds: disk, mirror, origin."""
+    disk: dict[str, Source] = {}
+    for path, found in sorted(goal.disk.files.items()):
+        disk.setdefault(found.entry.sha256, Source("disk", Ref(path, path=path)))
+    origin: dict[str, Source] = {}
+    for entry in goal.wanted:
+        if entry.path in goal.origin:
+            origin.setdefault(entry.sha256, Source("origin", goal.origin[entry.path]))
+    held = {}
+    for sha256 in {entry.sha256 for entry in goal.wanted}:
+        mirror = Source("mirror", goal.mirrored[sha256]) if sha256 in goal.mirrored else None
+        if sources := tuple(s for s in (disk.get(sha256), mirror, origin.get(sha256)) if s):
+            held[sha256] = sources
+    return held
 
 
 def locate(goal: Goal, plan: Plan) -> dict[str, Ref]:

@@ -56,7 +56,9 @@ class Artifact:
 
     `origin` is the URL without the revision, empty for a made artifact; `revision` is what the user
     wrote (a branch, a tag, a commit) or empty. `path` is relative to the manifest; empty means the
-    Hugging Face cache. `is_file` says that `path` names one file and not a folder.
+    Hugging Face cache. `is_file` says that `path` names one file and not a folder. A `file:` origin
+    is absolute in `origin`; `written` keeps the relative form, which is equal on every machine and
+    therefore the one that the lock knows.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class Artifact:
     install: bool = False
     history: bool = False
     smoke: SmokeSpec | None = None
+    written: str = ""
 
     @property
     def name(self) -> ArtifactName:

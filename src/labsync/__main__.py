@@ -1,0 +1,5 @@
+"""Run labsync as `python -m labsync`."""
+
+from labsync.cli import main
+
+main()

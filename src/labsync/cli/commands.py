@@ -1,0 +1,247 @@
+"""The commands. Each parses, calls one workflow function, and renders its value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from labsync.cli.options import artifacts, chosen, common, emit, no_mirror, open_lab, selectors
+
+if TYPE_CHECKING:
+    from labsync.cli.options import Common
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False))
+@click.option("--template", type=click.Choice(["minimal", "vision", "video"]), default="minimal", show_default=True, help="What to begin with.")
+@common
+def init(common: Common, folder: str, template: str) -> int:
+    """Write a manifest to begin with; an existing one is never replaced."""
+    from labsync.steps.initialise import write_manifest
+    from labsync.steps.outcome import Location, finish
+
+    path = write_manifest(Path(folder).absolute(), template, dry_run=common.dry_run)
+    if not common.quiet and not common.as_json:
+        click.echo("edit it, then run `labsync lock` and `labsync bootstrap`", err=True)
+    return emit(finish((), items=[Location("", str(path))]), common)
+
+
+@click.command()
+@selectors
+@click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the manifest.")
+@click.option("--upgrade", is_flag=True, help="Resolve branches and tags again.")
+@common
+def lock(common: Common, selectors: tuple[str, ...], check: bool, upgrade: bool) -> int:  # noqa: FBT001
+    """Resolve every origin to an exact revision and every file to its SHA-256."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    options = workflow.LockOptions(check=check, upgrade=upgrade)
+    return emit(workflow.lock(lab, artifacts(lab, selectors), options), common)
+
+
+@click.command()
+@selectors
+@common
+def status(common: Common, selectors: tuple[str, ...]) -> int:
+    """Say how everything stands: what would be lost now, and the next command."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.status(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@no_mirror
+@common
+def pull(common: Common, selectors: tuple[str, ...]) -> int:
+    """Bring artifacts to the disk, from the mirror or the origin.
+
+    NAME@SNAPSHOT pulls an older snapshot of something made here (`labsync log` lists them).
+    """
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.pull(lab, chosen(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@click.option("--prune", is_flag=True, help="Drop the names that this disk knew and no longer has.")
+@common
+def push(common: Common, selectors: tuple[str, ...], prune: bool) -> int:  # noqa: FBT001
+    """Bring what was made here to the mirror; with a selector, also what matches its lock."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    selected = artifacts(lab, selectors)
+    if not selectors:
+        selected = [artifact for artifact in selected if artifact.is_made]
+    return emit(workflow.push(lab, selected, prune=prune), common)
+
+
+@click.command()
+@selectors
+@common
+def mirror(common: Common, selectors: tuple[str, ...]) -> int:
+    """Bring artifacts from their origins to the mirror, without a place on the disk."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.mirror(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@click.option("--repair", is_flag=True, help="Fetch what is damaged or missing.")
+@common
+def verify(common: Common, selectors: tuple[str, ...], repair: bool) -> int:  # noqa: FBT001
+    """Read every byte on the disk again and compare."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.verify(lab, chosen(lab, selectors), repair=repair), common)
+
+
+@click.command()
+@selectors
+@common
+def log(common: Common, selectors: tuple[str, ...]) -> int:
+    """List the snapshots that the mirror has, the newest first."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.log(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@common
+def path(common: Common, selectors: tuple[str, ...]) -> int:
+    """Print where artifacts are on the disk."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.path(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@common
+def url(common: Common, selectors: tuple[str, ...]) -> int:
+    """Print where artifacts are in the mirror."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.url(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@selectors
+@common
+def du(common: Common, selectors: tuple[str, ...]) -> int:
+    """Say what takes how much of the disk."""
+    from labsync import workflow
+
+    lab = open_lab(common)
+    return emit(workflow.du(lab, artifacts(lab, selectors)), common)
+
+
+@click.command()
+@common
+def doctor(common: Common) -> int:
+    """Check what labsync stands on: disk, mirror, credentials, tools, environment, kernel, GPU."""
+    from labsync import workflow
+
+    return emit(workflow.doctor(open_lab(common)), common)
+
+
+@click.group()
+def env() -> None:
+    """Build the locked environment."""
+
+
+@env.command("lock")
+@click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the spec.")
+@common
+def env_lock(common: Common, check: bool) -> int:  # noqa: FBT001
+    """Resolve the environment's spec to exact packages with digests."""
+    from labsync import workflow
+
+    return emit(workflow.env_lock(open_lab(common), check=check), common)
+
+
+@env.command("build")
+@common
+def env_build(common: Common) -> int:
+    """Build the environment beside the old one, then switch."""
+    from labsync import workflow
+
+    return emit(workflow.env_build(open_lab(common)), common)
+
+
+@click.command()
+@common
+def kernel(common: Common) -> int:
+    """Register the environment's Jupyter kernel and prove it by starting it."""
+    from labsync import workflow
+
+    return emit(workflow.kernel(open_lab(common)), common)
+
+
+def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:
+    device = click.option("--device", default="", metavar="D", help="cpu, cuda or cuda:N; default: the manifest's, or the GPU.")
+    required = click.option("--require-gpu", is_flag=True, help="Without a GPU fail (14) instead of leaving it pending.")
+    return device(required(function))
+
+
+@click.command()
+@selectors
+@click.option("--pending", is_flag=True, help="Only what the last run left pending.")
+@_smoke_options
+@common
+def smoke(  # noqa: PLR0913  click passes each option
+    common: Common,
+    selectors: tuple[str, ...],
+    pending: bool,  # noqa: FBT001
+    device: str,
+    require_gpu: bool,  # noqa: FBT001
+) -> int:
+    """Run each model once and judge what comes out."""
+    from labsync import workflow
+    from labsync.steps.prove import SmokeOptions
+
+    lab = open_lab(common)
+    options = SmokeOptions(device=device, require_gpu=require_gpu, pending=pending)
+    return emit(workflow.smoke(lab, artifacts(lab, selectors), options), common)
+
+
+@click.command()
+@_smoke_options
+@no_mirror
+@common
+def bootstrap(common: Common, device: str, require_gpu: bool) -> int:  # noqa: FBT001
+    """Everything, on a new machine: lock, pull, environment, kernel, smoke, report."""
+    from labsync import workflow
+    from labsync.errors import LabsyncError
+    from labsync.report import ErrorReport
+    from labsync.steps.outcome import finish
+    from labsync.steps.prove import SmokeOptions
+    from labsync.steps.report_file import write_report
+
+    lab = open_lab(common)
+    try:
+        outcome = workflow.bootstrap(lab, SmokeOptions(device=device, require_gpu=require_gpu))
+    except LabsyncError as error:
+        outcome = finish([ErrorReport.of(error)])
+    if not common.dry_run:
+        write_report(lab.manifest.root, outcome)
+    return emit(outcome, common)
+
+
+ALL = (
+    init, lock, status, pull, push, mirror, verify, log, path, url, du, env, kernel, smoke, doctor, bootstrap,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The disk: where artifacts are used."""

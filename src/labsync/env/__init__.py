@@ -1,0 +1,1 @@
+"""The environment and its kernel: spec, lock, build beside and switch, prove."""

@@ -1,0 +1,109 @@
+"""Progress for people, on stderr: a bar on a terminal or in a notebook, a plain line every 10 s elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from labsync.events import BytesMoved, FileDone, Note, StageStarted, TransferEnded, TransferPlanned
+from labsync.render.text import size
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from labsync.events import Event
+
+INTERVAL = 10.0
+
+
+class Bar(Protocol):
+    """Shows one transfer."""
+
+    def advance(self, count: int) -> None:
+        """Move on by `count` bytes, back when it is negative."""
+
+    def close(self) -> None:
+        """Take the bar away."""
+
+
+class PlainBar:
+    """One line every ten seconds, for logs and pipes."""
+
+    def __init__(self, planned: TransferPlanned, stream: TextIO) -> None:
+        self._planned, self._stream = planned, stream
+        self._moved, self._last = 0, time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """Add the bytes and print a line when the last one is ten seconds old."""
+        self._moved += count
+        if (now := time.monotonic()) - self._last >= INTERVAL:
+            self._last = now
+            share = 100 * self._moved // max(self._planned.bytes, 1)
+            total = size(self._planned.bytes)
+            print(f"{self._planned.title}: {size(self._moved)} of {total}, {share} %", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Say nothing more."""
+
+
+class TqdmBar:
+    """A tqdm bar; in a notebook its widget."""
+
+    def __init__(self, planned: TransferPlanned) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(
+            total=planned.bytes, desc=planned.title, unit="B", unit_scale=True, unit_divisor=1024, leave=False
+        )
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+class Progress:
+    """The observer of the command line."""
+
+    def __init__(self, *, quiet: bool, verbose: bool, stream: TextIO | None = None) -> None:
+        self._quiet, self._verbose = quiet, verbose
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._bar: Bar | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        with self._lock:
+            match event:
+                case BytesMoved(count):
+                    if self._bar:
+                        self._bar.advance(count)
+                case TransferPlanned() if not self._quiet:
+                    self._close()
+                    self._bar = TqdmBar(event) if self._stream.isatty() else PlainBar(event, self._stream)
+                case TransferEnded():
+                    self._close()
+                case Note(message, level):
+                    if not self._quiet or level == "warning":
+                        self._say(f"warning: {message}" if level == "warning" else message)
+                case StageStarted(name, detail):
+                    if not self._quiet:
+                        self._say(f"== {name}{f': {detail}' if detail else ''}")
+                case FileDone(artifact, path, count):
+                    if self._verbose:
+                        self._say(f"{artifact}/{path}  {size(count)}")
+                case _:
+                    pass
+
+    def _close(self) -> None:
+        if self._bar:
+            self._bar.close()
+            self._bar = None
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)

@@ -1,0 +1,136 @@
+"""A command's value for a person: tables that fit a terminal, errors in three short lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labsync.names import escape
+from labsync.snapshot import ABBREVIATION
+from labsync.steps.outcome import Action, Advice, Check, Location, LockLine, SnapshotLine, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from labsync.report import ErrorReport, Report
+    from labsync.steps.outcome import Item, Outcome
+
+
+def size(count: int) -> str:
+    """Return a byte count as people read it, in binary units."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
+    """Yield aligned lines; the last column is not padded."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        yield f"{indent}{'  '.join([*cells, row[-1]])}".rstrip()
+
+
+def error_lines(error: ErrorReport) -> Iterator[str]:
+    """Yield the three lines of an error, and one line per issue where a file has several."""
+    yield f"error: {escape(error.message)}"
+    for issue in error.issues:
+        yield f"  {escape(issue)}"
+    if error.safe:
+        yield f"safe: {error.safe}"
+    if error.hint:
+        yield f"hint: {error.hint}"
+
+
+def item_lines(items: Sequence[Item]) -> Iterator[str]:
+    """Yield the data lines of an outcome; equal kinds become one table."""
+    rows: list[Sequence[str]] = []
+    for item in items:
+        rows.append(_row(item))
+    groups: dict[type, list[Sequence[str]]] = {}
+    for item, row in zip(items, rows, strict=True):
+        groups.setdefault(type(item), []).append(row)
+    for kind, group in groups.items():
+        if kind is Advice:
+            yield from (line for row in group for line in row)
+        else:
+            yield from table(group)
+
+
+def _row(item: Item) -> Sequence[str]:
+    match item:
+        case Action(artifact, path, source, to, count, reason):
+            where = f"{source} -> {' + '.join(to)}" if to else ""
+            return (artifact, escape(path), where, size(count), reason)
+        case SnapshotLine(artifact, snapshot, time, host, files, count, label):
+            short = snapshot[:ABBREVIATION]
+            return (f"{artifact}@{short}", time, host, f"{files} files", size(count), label)
+        case Location(_, location):
+            return (location,)
+        case Usage(name, location, files, count, note):
+            return (name, size(count), f"{files} files", location, note)
+        case Check(name, result, detail, hint):
+            return (f"{_MARKS[result]} {name}", f"{detail}{f' (hint: {hint})' if hint else ''}")
+        case LockLine(artifact, state, revision, files, count):
+            return (artifact, state, revision[:ABBREVIATION], f"{files} files", size(count))
+        case Advice():
+            return tuple(_advice(item))
+
+
+_MARKS = {"ok": "ok", "warning": "!!", "failed": "XX"}
+
+
+def _advice(advice: Advice) -> Iterator[str]:
+    if advice.at_risk_files:
+        names = ", ".join(advice.at_risk[:3]) + (" …" if len(advice.at_risk) > 3 else "")
+        yield (
+            f"if this box died now: {advice.at_risk_files} files, {size(advice.at_risk_bytes)} "
+            f"would be lost ({names})"
+        )
+    else:
+        yield "if this box died now: nothing made here would be lost"
+    if advice.next_command:
+        yield f"next: {advice.next_command}"
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """Yield the report: artifacts, what moved, environment, kernel, smoke results."""
+    if report.artifacts:
+        yield "artifacts"
+        yield from table(
+            [
+                (a.name, a.disk, f"mirror {a.mirror}", f"{a.files} files", size(a.bytes), a.reason)
+                for a in report.artifacts
+            ],
+            "  ",
+        )
+    moved = report.transferred
+    if moved.files:
+        yield (
+            f"moved      {moved.files} files, {size(moved.bytes)}: {size(moved.from_origin)} from origins, "
+            f"{size(moved.from_mirror)} from the mirror, {size(moved.to_mirror)} to the mirror"
+        )
+    if report.environment:
+        built = report.environment
+        yield f"environment  {built.name}  {built.state}  {built.prefix}"
+    if report.kernel:
+        yield f"kernel       {report.kernel.name}  {report.kernel.state}"
+    if report.smoke:
+        yield "smoke"
+        yield from table(
+            [
+                (s.name, s.task, s.result, f"{s.seconds:.1f} s", s.device, s.reason)
+                for s in report.smoke
+            ],
+            "  ",
+        )
+    for skipped in report.skipped:
+        yield f"skipped  {escape(skipped.path)}: {skipped.reason}"
+
+
+def lines(outcome: Outcome) -> Iterator[str]:
+    """Yield what goes to stdout for a person."""
+    yield from item_lines(outcome.items)
+    yield from report_lines(outcome.report)

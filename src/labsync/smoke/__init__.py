@@ -1,0 +1,1 @@
+"""Smoke tests: every model proven by running it once in the environment it will be used in."""

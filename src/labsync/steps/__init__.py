@@ -1,0 +1,1 @@
+"""The steps that workflows are made of: each observes, plans with pure functions, applies, and reports."""

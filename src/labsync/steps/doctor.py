@@ -1,0 +1,138 @@
+"""Doctor: look at everything labsync stands on, and say what to do about what is wrong."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labsync.disk.budget import measure, reserve_of
+from labsync.errors import DiskError, InvalidError, LabsyncError
+from labsync.lock import check_lock
+from labsync.report import ErrorReport
+from labsync.steps.outcome import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from labsync.steps.lab import Lab
+
+
+
+def examine(lab: Lab) -> tuple[list[Check], list[ErrorReport]]:
+    """Return every finding, and an error for each that would make a command fail."""
+    found: list[Check] = []
+    errors: list[ErrorReport] = []
+    for name, look in _LOOKS:
+        try:
+            check = look(lab)
+        except LabsyncError as error:
+            check = Check(name, "failed", error.what, error.hint)
+            errors.append(ErrorReport.of(error))
+        if check is not None:
+            found.append(check)
+    return found, errors
+
+
+def _python(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
+    return Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
+
+
+def _manifest(lab: Lab) -> Check:
+    return Check("manifest", "ok", f"{lab.manifest.path}, {len(lab.manifest.artifacts)} artifacts")
+
+
+def _lock(lab: Lab) -> Check:
+    stale = [reason for reason in check_lock(lab.manifest, lab.lock) if not reason.informational]
+    if stale:
+        raise InvalidError(
+            f"{len(stale)} artifacts are not locked as the manifest asks, first `{stale[0].name}`",
+            hint="`labsync lock`",
+        )
+    unresolved = [a.name for a in (lab.lock.artifacts.values() if lab.lock else ()) if a.unresolved]
+    if unresolved:
+        return Check("lock", "warning", f"unresolved: {', '.join(unresolved)}", "`labsync lock` tries again")
+    return Check("lock", "ok", lab.manifest.lock_path.name)
+
+
+def _disk(lab: Lab) -> Check:
+    _, free, total = measure(lab.manifest.root)
+    reserve = reserve_of(total, lab.manifest.disk)
+    detail = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f}, reserve {reserve / 2**30:.1f}"
+    if free < reserve:
+        raise DiskError(f"less is free than the reserve: {detail}", hint="`labsync du` shows what takes room")
+    return Check("disk", "ok", detail)
+
+
+def _mirror(lab: Lab) -> Check:
+    if not lab.has_mirror:
+        return Check("mirror", "warning", "not asked, because of `--offline`")
+    heads = lab.mirror.heads()
+    return Check("mirror", "ok", f"{lab.mirror.url} answers, {len(heads)} heads")
+
+
+def _conditional(lab: Lab) -> Check | None:
+    if not lab.has_mirror:
+        return None
+    if lab.mirror.probe():
+        return Check("compare-and-swap", "ok", "the mirror has conditional writes")
+    if lab.manifest.mirror.single_writer:
+        return Check("compare-and-swap", "warning", "none; the manifest says that this box alone writes")
+    return Check(
+        "compare-and-swap",
+        "warning",
+        "the mirror has no conditional writes, so every writing command is refused",
+        "`mirror: {url: …, single_writer: true}` when only one box ever writes",
+    )
+
+
+def _tools(lab: Lab) -> Check | None:
+    if not any(artifact.origin.startswith("git+") for artifact in lab.manifest.artifacts):
+        return None
+    found = shutil.which("git")
+    hint = "install git, or pull the libraries from a mirror that has them"
+    return Check("git", "ok", found) if found else Check("git", "warning", "not found", hint)
+
+
+def _environment(lab: Lab) -> Check | None:
+    spec = lab.manifest.environment
+    if spec is None:
+        return None
+    from labsync.steps.environment import environment_link
+
+    link = environment_link(lab)
+    if link.exists():
+        return Check("environment", "ok", f"{link} -> {link.resolve()}")
+    return Check("environment", "warning", f"{spec.name} is not built", "`labsync env build`")
+
+
+def _kernel(lab: Lab) -> Check | None:
+    if lab.manifest.environment is None:
+        return None
+    from labsync.steps.environment import kernel_finding
+
+    state = kernel_finding(lab)
+    hint = "" if state == "ok" else "`labsync kernel`"
+    return Check("kernel", "ok" if state == "ok" else "warning", state, hint)
+
+
+def _gpu(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
+    if Path("/proc/driver/nvidia/version").exists():
+        return Check("gpu", "ok", "an NVIDIA driver is loaded")
+    return Check("gpu", "warning", "none here", "smoke tests of models stay pending unless `--device cpu`")
+
+
+_LOOKS: tuple[tuple[str, Callable[[Lab], Check | None]], ...] = (
+    ("python", _python),
+    ("manifest", _manifest),
+    ("lock", _lock),
+    ("disk", _disk),
+    ("mirror", _mirror),
+    ("compare-and-swap", _conditional),
+    ("git", _tools),
+    ("environment", _environment),
+    ("kernel", _kernel),
+    ("gpu", _gpu),
+)

@@ -1,0 +1,77 @@
+"""From what is known of an artifact to its goal: which snapshot, and where its contents lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labsync.errors import NotFoundError, UsageError
+from labsync.mirrors.base import HeadName
+from labsync.places import Ref
+from labsync.plan import NO_FILES, Goal
+from labsync.snapshot import ABBREVIATION
+
+if TYPE_CHECKING:
+    from labsync.lock import LockedArtifact
+    from labsync.manifest.model import Artifact
+    from labsync.mirrors.base import Index
+    from labsync.places import Inventory
+    from labsync.snapshot import Snapshot
+    from labsync.steps.lab import Lab
+
+
+def sourced_goal(
+    lab: Lab, artifact: Artifact, locked: LockedArtifact, inventory: Inventory | None
+) -> Goal:
+    """Return the goal of a sourced artifact: what the lock says, on the disk (unless None) and mirrored."""
+    origin = {} if lab.options.offline else origin_refs(locked)
+    return Goal(
+        artifact.name,
+        locked.snapshot,
+        disk=inventory or NO_FILES,
+        mirrored=mirrored(lab, artifact, locked.snapshot),
+        origin=origin,
+        to_disk=inventory is not None,
+        to_mirror=lab.mirrors(artifact),
+        force=lab.options.force,
+    )
+
+
+def origin_refs(locked: LockedArtifact) -> dict[str, Ref]:
+    """Return where each file of a locked artifact lies in its origin."""
+    return {
+        file.entry.path: Ref(locked.origin, revision=locked.revision, path=file.entry.path)
+        for file in locked.files
+    }
+
+
+def mirrored(lab: Lab, artifact: Artifact, wanted: Snapshot) -> dict[str, Ref]:
+    """Return where the mirror holds contents of a sourced artifact.
+
+    The wanted snapshot's own index is enough when there is one; otherwise every older snapshot of
+    the artifact is looked at, so that unchanged files are referenced and not sent again.
+    """
+    if not lab.has_mirror:
+        return {}
+    head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
+    if head is not None and head.snapshot == wanted.id:
+        return {file.entry.sha256: file.ref for file in lab.view.index(head.index).files}
+    return lab.view.contents(artifact.name)
+
+
+def find_index(lab: Lab, artifact: Artifact, prefix: str) -> Index:
+    """Return the index of the made artifact's snapshot whose id begins with `prefix`."""
+    found = {
+        index.snapshot.id: index
+        for _, index in lab.view.history(artifact.name)
+        if index.snapshot.id.startswith(prefix)
+    }
+    if not found:
+        raise NotFoundError(
+            f"`{artifact.name}` has no snapshot `{prefix}` in the mirror",
+            artifact=artifact.name,
+            hint=f"`labsync log {artifact.name}` lists its snapshots",
+        )
+    if len(found) > 1:
+        ids = ", ".join(sorted(snapshot[:ABBREVIATION] for snapshot in found))
+        raise UsageError(f"`{prefix}` names several snapshots: {ids}", hint="give more digits")
+    return next(iter(found.values()))

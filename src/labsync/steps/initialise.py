@@ -1,0 +1,27 @@
+"""Begin a lab: write a manifest from a template, never over an existing one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labsync import atomic
+from labsync.errors import RefusedError
+from labsync.manifest.templates import template_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labsync.manifest.templates import TemplateName
+
+
+def write_manifest(folder: Path, template: TemplateName, *, dry_run: bool) -> Path:
+    """Write `labsync.yaml` into the folder and return its path; RefusedError when there is one."""
+    path = folder / "labsync.yaml"
+    refusal = RefusedError(
+        f"`{path}` exists already", path=str(path), hint="edit it, or run `labsync init` in another folder"
+    )
+    if path.exists():
+        raise refusal
+    if not dry_run and not atomic.create_bytes(path, template_text(template).encode()):
+        raise refusal
+    return path

@@ -1,0 +1,121 @@
+"""Questions that change nothing: history, places, sizes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from labsync.mirrors.base import HeadName
+from labsync.report import ErrorReport
+from labsync.errors import LabsyncError, NotFoundError
+from labsync.settings import home_dir
+from labsync.steps.outcome import Location, SnapshotLine, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from labsync.manifest.model import Artifact
+    from labsync.mirrors.base import Index
+    from labsync.steps.lab import Lab
+
+
+def history(lab: Lab, artifact: Artifact) -> list[SnapshotLine]:
+    """Return the artifact's snapshots in the mirror, the newest first."""
+    if artifact.is_made:
+        labels = {
+            head.index: name.label
+            for name in lab.view.names(artifact.name)
+            if (head := lab.view.head(name)) is not None
+        }
+        return [
+            _line(artifact, index, labels.get(index_id, "") or ("head" if index_id in labels else ""))
+            for index_id, index in lab.view.history(artifact.name)
+        ]
+    lines = []
+    for name in lab.view.names(artifact.name):
+        if head := lab.view.head(name):
+            wanted = lab.lock.artifacts.get(artifact.name) if lab.lock else None
+            label = "locked" if wanted and wanted.snapshot.id == head.snapshot else ""
+            lines.append(_line(artifact, lab.view.index(head.index), label))
+    return sorted(lines, key=lambda line: line.time, reverse=True)
+
+
+def _line(artifact: Artifact, index: Index, label: str) -> SnapshotLine:
+    snapshot = index.snapshot
+    return SnapshotLine(
+        artifact.name, snapshot.id, index.time, index.host, len(snapshot), snapshot.size, label
+    )
+
+
+def mirror_url(lab: Lab, artifact: Artifact) -> Location:
+    """Return where the artifact lies in the mirror.
+
+    The newest batch's folder: complete after one full push, otherwise only the newest part of it
+    (older files lie in older batches; the index knows them all).
+    """
+    if artifact.is_made:
+        head = lab.view.newest(artifact.name)
+    else:
+        head = lab.view.head(HeadName.sourced(artifact.name, lab.locked(artifact).snapshot.id))
+    if head is None:
+        raise NotFoundError(
+            f"`{artifact.name}` is not in the mirror",
+            artifact=artifact.name,
+            hint=f"`labsync push {artifact.name}` or `labsync mirror {artifact.name}`",
+        )
+    keys = [located.key for located in lab.view.index(head.index).files]
+    batches = sorted({"/".join(key.split("/")[:3]) for key in keys}, key=lambda key: key.split("/")[2])
+    where = keys[0] if artifact.is_file and len(keys) == 1 else f"{batches[-1]}/" if batches else ""
+    return Location(artifact.name, f"{lab.mirror.url.rstrip('/')}/{where}")
+
+
+def usage(lab: Lab, artifacts: Sequence[Artifact]) -> tuple[list[Usage], list[ErrorReport]]:
+    """Return what each artifact, and labsync itself, takes on this disk."""
+    lines: list[Usage] = []
+    errors: list[ErrorReport] = []
+    for artifact in artifacts:
+        try:
+            lines.append(_artifact_usage(lab, artifact))
+        except LabsyncError as error:
+            errors.append(ErrorReport.of(error, artifact.name))
+    state = lab.manifest.state_dir
+    own = [
+        ("embedded mirror", state / "mirror", "the only copy of what was made here, unless `mirror:` names another"),
+        ("stage", state / "stage", "parts of transfers; may be deleted when no labsync runs"),
+        ("set aside", state / "aside", "your own files that `--force` replaced; yours to delete"),
+        ("environments", home_dir(lab.options.env) / "envs", "built again by `labsync env build`"),
+    ]
+    for name, folder, note in own:
+        files, size = measure_tree(folder)
+        if files:
+            lines.append(Usage(name, str(folder), files, size, note))
+    return lines, errors
+
+
+def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
+    home = lab.home(artifact)
+    files = home.inventory(rehash=False).files
+    size = sum(found.entry.size for found in files.values())
+    note = "made here" if artifact.is_made else "comes back by `labsync pull`"
+    return Usage(artifact.name, str(home.path), len(files), size, note)
+
+
+def measure_tree(folder: Path) -> tuple[int, int]:
+    """Return the number of files below a folder and the bytes they occupy, links not followed."""
+    files = size = 0
+    for stat in _stats(folder):
+        files, size = files + 1, size + stat.st_blocks * 512
+    return files, size
+
+
+def _stats(folder: Path) -> Iterator[os.stat_result]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _stats(folder / entry.name)
+                else:
+                    yield entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,139 @@
+"""A lab, opened: the manifest, its lock and state, and the places of each artifact, made when asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from labsync.disk.hf_cache import HfCacheHome, hf_cache_dir
+from labsync.disk.tree import TreeHome
+from labsync.errors import ExitCode, InvalidError, LabsyncError
+from labsync.lock import check_lock, read_lock
+from labsync.mirrors.registry import open_mirror
+from labsync.origins.registry import origin_for
+from labsync.state import State
+from labsync.steps.mirror_view import MirrorView
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labsync.disk.base import Home
+    from labsync.events import Observer
+    from labsync.lock import Lock, LockedArtifact
+    from labsync.manifest.model import Artifact, Manifest
+    from labsync.mirrors.base import Mirror
+    from labsync.origins.base import Origin
+    from labsync.settings import Options
+
+EMBEDDED = "file://"
+
+
+class Lab:
+    """Everything a command works with; nothing is opened before it is needed."""
+
+    def __init__(self, manifest: Manifest, options: Options, observer: Observer) -> None:
+        self.manifest = manifest
+        self.options = options
+        self.observe = observer
+        self._origins: dict[str, Origin] = {}
+
+    @cached_property
+    def state(self) -> State:
+        """The stat cache, ledger, bases and journals of this manifest on this disk."""
+        return State(self.manifest.state_dir / f"{self.manifest.path.stem}.sqlite")
+
+    @cached_property
+    def lock(self) -> Lock | None:
+        """The lock as it was when the command began, None where there is none."""
+        return read_lock(self.manifest.lock_path)
+
+    @property
+    def has_mirror(self) -> bool:
+        """Say whether the mirror may be asked: with `--offline` only a directory mirror may."""
+        return not self.options.offline or self.manifest.mirror.url.startswith(EMBEDDED)
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The project's mirror."""
+        return open_mirror(self.manifest.mirror)
+
+    @cached_property
+    def view(self) -> MirrorView:
+        """The mirror's heads and indexes."""
+        return MirrorView(self.mirror, self.state)
+
+    @property
+    def requests_made(self) -> bool:
+        """Say whether the mirror was opened in this command."""
+        return "mirror" in self.__dict__
+
+    @property
+    def fetched_dir(self) -> Path:
+        """Where `lock` leaves the bytes it had to read, for `pull` to use."""
+        return self.manifest.state_dir / "stage"
+
+    def mirrors(self, artifact: Artifact) -> bool:
+        """Say whether the artifact is written to the mirror by this command."""
+        return artifact.mirror and self.has_mirror and not self.options.no_mirror
+
+    def origin(self, artifact: Artifact) -> Origin:
+        """Return the origin of a sourced artifact."""
+        scheme = artifact.origin.partition(":")[0]
+        if scheme not in self._origins:
+            self._origins[scheme] = origin_for(artifact, self.manifest.state_dir / "git")
+        return self._origins[scheme]
+
+    def locked(self, artifact: Artifact) -> LockedArtifact:
+        """Return a sourced artifact's line of the lock.
+
+        Raises InvalidError (3) when the lock is missing or stale for it, and the error that
+        `labsync lock` met when the origin could not be resolved.
+        """
+        if self.lock is None or artifact.name not in self.lock.artifacts:
+            raise InvalidError(
+                f"`{artifact.name}` is not in the lock `{self.manifest.lock_path.name}`",
+                artifact=artifact.name,
+                hint="`labsync lock` resolves it",
+            )
+        stale = {reason.name: reason for reason in check_lock(self.manifest, self.lock)}
+        if artifact.name in stale:
+            raise InvalidError(
+                f"the lock is stale: `{artifact.name}` {stale[artifact.name].what}",
+                artifact=artifact.name,
+                hint="`labsync lock` brings the lock up to date with the manifest",
+            )
+        locked = self.lock.artifacts[artifact.name]
+        if locked.unresolved is not None:
+            raise UnresolvedError.of(artifact, locked)
+        return locked
+
+    def home(self, artifact: Artifact) -> Home:
+        """Return the artifact's place on the disk; for the Hugging Face cache this needs the lock."""
+        if not artifact.path:
+            return HfCacheHome(
+                artifact,
+                self.locked(artifact),
+                self.state,
+                self.manifest.state_dir,
+                hf_cache_dir(self.options.env),
+            )
+        return TreeHome(self.manifest.root, artifact, self.state, self.manifest.state_dir)
+
+
+class UnresolvedError(LabsyncError):
+    """The origin could not be resolved when the lock was written; the code is the one met then."""
+
+    def __init__(self, what: str, *, code: int, artifact: str, hint: str) -> None:
+        super().__init__(what, artifact=artifact, hint=hint)
+        self.exit_code = ExitCode(code)  # type: ignore[misc]  # the code met then, not the class's
+
+    @classmethod
+    def of(cls, artifact: Artifact, locked: LockedArtifact) -> UnresolvedError:
+        """Return the error of an `unresolved` line."""
+        assert locked.unresolved is not None
+        return cls(
+            f"`{artifact.name}` is unresolved in the lock: {locked.unresolved.message}",
+            code=locked.unresolved.code,
+            artifact=artifact.name,
+            hint=locked.unresolved.hint or "`labsync lock` tries again",
+        )

@@ -1,0 +1,178 @@
+"""Lock: resolve each origin to an exact revision and every file to its size and SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from labsync import atomic
+from labsync.digest import git_blob_id, sha256_file
+from labsync.disk.budget import measure, reserve_of
+from labsync.errors import IntegrityError, LabsyncError, UsageError
+from labsync.events import BytesMoved, Note, TransferEnded, TransferPlanned
+from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, inputs_digest
+from labsync.places import Ref
+from labsync.report import ErrorReport
+from labsync.snapshot import FileEntry, Snapshot
+from labsync.steps.outcome import LockLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from labsync.manifest.model import Artifact
+    from labsync.names import ArtifactName
+    from labsync.origins.base import Listed, Listing
+    from labsync.steps.lab import Lab
+
+ASK_ABOVE = 1 << 30
+UNKNOWN_SIZE = 1 << 62
+
+
+@dataclass
+class Locked:
+    """A new lock, how each artifact came into it, and what could not be resolved."""
+
+    lock: Lock
+    lines: list[LockLine] = field(default_factory=list)
+    errors: list[ErrorReport] = field(default_factory=list)
+
+
+def make_lock(lab: Lab, chosen: Sequence[Artifact], *, upgrade: bool) -> Locked:
+    """Return the lock of the whole manifest; what is locked already and still fits stays as it is.
+
+    With `upgrade` the chosen artifacts are resolved again. An origin that cannot be resolved keeps
+    its old line where that still fits the manifest, and otherwise gets an `unresolved` one.
+    """
+    old = dict(lab.lock.artifacts) if lab.lock is not None else {}
+    again = {artifact.name for artifact in chosen} if upgrade else set()
+    artifacts: dict[ArtifactName, LockedArtifact] = {}
+    locked = Locked(Lock(artifacts))
+    for artifact in lab.manifest.artifacts:
+        before = old.get(artifact.name)
+        fits = before is not None and before.inputs == inputs_digest(artifact) and before.unresolved is None
+        if before is not None and fits and artifact.name not in again:
+            artifacts[artifact.name] = before
+            locked.lines.append(_line(before, "unchanged"))
+            continue
+        try:
+            line = _lock_one(lab, artifact)
+        except LabsyncError as error:
+            locked.errors.append(ErrorReport.of(error, artifact.name))
+            line = before if before is not None and fits else _unresolved(artifact, error)
+        artifacts[artifact.name] = line
+        locked.lines.append(_line(line, _state(before, line)))
+    return locked
+
+
+def _state(before: LockedArtifact | None, after: LockedArtifact) -> str:
+    if after.unresolved is not None:
+        return "unresolved"
+    if before is None or before.unresolved is not None:
+        return "locked"
+    return "unchanged" if before == after else "upgraded"
+
+
+def _line(locked: LockedArtifact, state: str) -> LockLine:
+    snapshot = locked.snapshot
+    return LockLine(locked.name, state, locked.revision, len(snapshot), snapshot.size)
+
+
+def _unresolved(artifact: Artifact, error: LabsyncError) -> LockedArtifact:
+    why = Unresolved(int(error.exit_code), error.what, error.hint)
+    return LockedArtifact(artifact.name, inputs_digest(artifact), artifact.origin, unresolved=why)
+
+
+def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
+    inputs = inputs_digest(artifact)
+    if artifact.is_made:
+        return LockedArtifact(artifact.name, inputs, made=True)
+    lab.observe(Note(f"resolving {artifact.name} from {artifact.origin}"))
+    listing = lab.origin(artifact).resolve(artifact)
+    files = _digest_files(lab, artifact, listing)
+    Snapshot.of(file.entry for file in files)
+    return LockedArtifact(
+        artifact.name,
+        inputs,
+        artifact.origin,
+        revision=listing.revision,
+        files=tuple(sorted(files, key=lambda file: file.entry.path.encode())),
+        skipped=tuple(sorted(listing.skipped.items())),
+        filtered=listing.filtered,
+    )
+
+
+def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:
+    unknown = [listed for listed in listing.files if not listed.sha256]
+    to_read = sum(max(listed.size, 0) for listed in unknown)
+    if to_read > ASK_ABOVE and not lab.options.agrees(
+        f"{artifact.name}: read {to_read / 2**30:.1f} GiB once to know its digests?"
+    ):
+        raise UsageError(
+            f"the origin of `{artifact.name}` gives no SHA-256, so {to_read / 2**30:.1f} GiB must be read once",
+            hint="add `--yes`, or `sha256:` to the manifest for a single file",
+        )
+    files = [_known(listed) for listed in listing.files if listed.sha256]
+    if unknown:
+        lab.observe(TransferPlanned(f"digests of {artifact.name}", len(unknown), to_read))
+        try:
+            files += [_read_once(lab, artifact, listing.revision, listed) for listed in unknown]
+        finally:
+            lab.observe(TransferEnded())
+    return files
+
+
+def _known(listed: Listed) -> LockedFile:
+    entry = FileEntry(listed.path, listed.sha256, listed.size, listed.executable)
+    return LockedFile(entry, listed.oid, listed.lfs, listed.xet)
+
+
+def _read_once(lab: Lab, artifact: Artifact, revision: str, listed: Listed) -> LockedFile:
+    """Fetch a file whose digest nobody knows; it stays in the stage, where `pull` finds it."""
+    staged = lab.fetched_dir / f"unknown-{abs(hash((artifact.name, listed.path))):x}.part"
+    with atomic.disk_errors(staged):
+        atomic.make_dirs(staged.parent)
+    size = listed.size if listed.size >= 0 else UNKNOWN_SIZE
+    entry = FileEntry(listed.path, "", size, listed.executable)
+    ref = Ref(artifact.origin, revision=revision, path=listed.path)
+    try:
+        lab.origin(artifact).read(ref, entry, staged, 0, lambda n: lab.observe(BytesMoved(n)))
+        sha256, length = sha256_file(staged)
+        _check_blob(artifact, listed, staged, length)
+        if _has_room(lab, length):
+            atomic.fsync_file(staged)
+            atomic.rename(staged, lab.fetched_dir / f"{sha256}.part")
+    finally:
+        staged.unlink(missing_ok=True)
+    return _known_after(listed, sha256, length)
+
+
+def _known_after(listed: Listed, sha256: str, size: int) -> LockedFile:
+    return LockedFile(
+        FileEntry(listed.path, sha256, size, listed.executable), listed.oid, listed.lfs, listed.xet
+    )
+
+
+def _check_blob(artifact: Artifact, listed: Listed, staged: Path, length: int) -> None:
+    if listed.size >= 0 and length != listed.size:
+        raise IntegrityError(
+            f"`{listed.path}` has {length} bytes, its origin announced {listed.size}",
+            artifact=artifact.name,
+            path=listed.path,
+        )
+    if not listed.oid or listed.lfs:
+        return
+    with staged.open("rb") as file:
+        if git_blob_id(file, length) != listed.oid:
+            raise IntegrityError(
+                f"the bytes of `{listed.path}` are not the ones that `{artifact.origin}` announced",
+                artifact=artifact.name,
+                path=listed.path,
+                hint="run it again; if it stays, the origin is damaged",
+            )
+
+
+def _has_room(lab: Lab, size: int) -> bool:
+    """Say whether the fetched bytes may stay until `pull` wants them."""
+    _, free, total = measure(lab.fetched_dir)
+    return free - size > 2 * reserve_of(total, lab.manifest.disk)

@@ -1,0 +1,128 @@
+"""What a workflow returns: lines of data for stdout, and the report that ends every command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from labsync.plan import Plan
+from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exit_code_of
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One planned step, as `--dry-run` prints it; `source` is the place the bytes come from."""
+
+    artifact: str
+    path: str
+    source: str
+    to: tuple[str, ...]
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLine:
+    """One snapshot of an artifact in the mirror, as `log` lists it."""
+
+    artifact: str
+    snapshot: str
+    time: str
+    host: str
+    files: int
+    bytes: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an artifact is: a path on the disk, or a URL in the mirror."""
+
+    artifact: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many bytes something takes on the disk, and what labsync knows of it elsewhere."""
+
+    name: str
+    location: str
+    files: int
+    bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding of `doctor`; `result` is `ok`, `warning` or `failed`."""
+
+    name: str
+    result: str
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LockLine:
+    """How one artifact stands in the lock after `lock`."""
+
+    artifact: str
+    state: str
+    revision: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a tired person needs first: what would be lost now, and the next command."""
+
+    at_risk_files: int
+    at_risk_bytes: int
+    at_risk: tuple[str, ...]
+    next_command: str
+
+
+Item: TypeAlias = Action | SnapshotLine | Location | Usage | Check | LockLine | Advice
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A command's value: data lines first, the report last."""
+
+    report: Report
+    items: tuple[Item, ...] = ()
+
+
+def finish(
+    errors: Iterable[ErrorReport],
+    *,
+    items: Iterable[Item] = (),
+    requests: MirrorRequests | None = None,
+    transferred: Transferred | None = None,
+) -> Outcome:
+    """Return the outcome of a command that reports no artifacts."""
+    listed = tuple(errors)
+    report = Report(
+        exit_code=exit_code_of(listed),
+        errors=listed,
+        mirror_requests=requests or MirrorRequests(),
+        transferred=transferred or Transferred(),
+    )
+    return Outcome(report, tuple(items))
+
+
+def actions(plans: Iterable[Plan]) -> tuple[Action, ...]:
+    """Return what the plans would do, one line per route and per kept file."""
+    lines: list[Action] = []
+    for plan in plans:
+        for route in plan.routes:
+            to = (("disk",) if route.publications else ()) + (("mirror",) if route.key else ())
+            for path in [p.entry.path for p in route.publications] or [route.entry.path]:
+                place = route.sources[0].place
+                lines.append(Action(plan.artifact, path, place, to, route.entry.size, route.reason))
+        lines += [Action(plan.artifact, k.path, "disk", (), 0, f"kept: {k.reason}") for k in plan.kept]
+        lines += [Action(plan.artifact, u.entry.path, "", (), 0, "no place has it") for u in plan.unmet]
+    return tuple(lines)

@@ -1,0 +1,162 @@
+"""Pull: bring artifacts to the disk, from the mirror or the origin, and what came from an origin to the mirror."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labsync.artifact_locks import hold
+from labsync.errors import LabsyncError
+from labsync.plan import Goal, make_plan
+from labsync.report import ErrorReport, Transferred
+from labsync.snapshot import EMPTY, Snapshot
+from labsync.steps.carry import Carried, Task, carry_out, prepare
+from labsync.steps.conflicts import pull_conflict
+from labsync.steps.goals import find_index, sourced_goal
+from labsync.steps.publish import publish_sourced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from labsync.disk.base import Home
+    from labsync.manifest.model import Artifact
+    from labsync.manifest.select import Selection
+    from labsync.mirrors.base import Index
+    from labsync.plan import Plan
+    from labsync.steps.lab import Lab
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did: the plans it made, the failures, the bytes moved."""
+
+    plans: tuple[Plan, ...] = ()
+    errors: tuple[ErrorReport, ...] = ()
+    transferred: Transferred = Transferred()
+
+
+def pull(lab: Lab, selections: Sequence[Selection]) -> Pulled:
+    """Pull the selected artifacts; one artifact's failure does not stop the others."""
+    return _carry(lab, selections, _task)
+
+
+def repair(lab: Lab, selections: Sequence[Selection]) -> Pulled:
+    """Read every byte again and fetch what is damaged or missing; what the user changed stays."""
+    return _carry(lab, selections, _repair_task)
+
+
+def _carry(
+    lab: Lab, selections: Sequence[Selection], make_task: Callable[[Lab, Selection], Task | None]
+) -> Pulled:
+    errors: list[ErrorReport] = []
+    tasks: list[Task] = []
+    with contextlib.ExitStack() as locks:
+        for selection in selections:
+            try:
+                if not lab.options.dry_run:
+                    locks.enter_context(hold(lab.manifest.state_dir, selection.artifact.name, "disk"))
+                if (task := make_task(lab, selection)) is not None:
+                    tasks.append(task)
+            except LabsyncError as error:
+                errors.append(ErrorReport.of(error, selection.artifact.name))
+        plans = tuple(task.plan for task in tasks)
+        if lab.options.dry_run:
+            return Pulled(plans, tuple(errors))
+        carried = carry_out(lab, tasks, "pull")
+        errors += carried.errors
+        for task in tasks:
+            errors += _settle(lab, task, carried)
+    return Pulled(plans, tuple(errors), carried.transferred)
+
+
+def _task(lab: Lab, selection: Selection) -> Task | None:
+    artifact = selection.artifact
+    if not artifact.is_made:
+        return _sourced_task(lab, artifact, rehash=False)
+    wanted = _wanted(lab, selection)
+    if wanted is None:
+        return None
+    home = lab.home(artifact)
+    return prepare(lab, artifact, _made_goal(lab, selection, wanted, home), home)
+
+
+def _sourced_task(lab: Lab, artifact: Artifact, *, rehash: bool) -> Task:
+    locked = lab.locked(artifact)
+    home = lab.home(artifact)
+    goal = sourced_goal(lab, artifact, locked, home.inventory(rehash=rehash))
+    if lab.options.dry_run:
+        return Task(artifact, goal, make_plan(goal), home)
+    return prepare(lab, artifact, goal, home)
+
+
+def _repair_task(lab: Lab, selection: Selection) -> Task | None:
+    artifact = selection.artifact
+    if not artifact.is_made:
+        return _sourced_task(lab, artifact, rehash=True)
+    base = lab.state.base(artifact.name)
+    if base is None or not lab.has_mirror:
+        return None
+    home = lab.home(artifact)
+    inventory = home.inventory(rehash=True)
+    wrong = [e for e in base if (f := inventory.files.get(e.path)) and f.state == "damaged" and f.entry != e]
+    contents = lab.view.contents(artifact.name) if wrong else {}
+    goal = Goal(
+        artifact.name,
+        Snapshot.of(wrong),
+        disk=inventory,
+        mirrored=contents,
+        base=base,
+        made=True,
+        to_mirror=False,
+    )
+    return prepare(lab, artifact, goal, home)
+
+
+def _wanted(lab: Lab, selection: Selection) -> Index | None:
+    if not lab.has_mirror:
+        return None
+    if selection.snapshot:
+        return find_index(lab, selection.artifact, selection.snapshot)
+    head = lab.view.newest(selection.artifact.name)
+    return lab.view.index(head.index) if head else None
+
+
+def _made_goal(lab: Lab, selection: Selection, wanted: Index, home: Home) -> Goal:
+    return Goal(
+        selection.artifact.name,
+        wanted.snapshot,
+        disk=home.inventory(rehash=False),
+        mirrored={located.entry.sha256: located.ref for located in wanted.files},
+        base=lab.state.base(selection.artifact.name),
+        made=True,
+        to_mirror=False,
+        force=lab.options.force,
+    )
+
+
+def _settle(lab: Lab, task: Task, carried: Carried) -> list[ErrorReport]:
+    """Publish in the mirror what is whole there, end the update of the disk, take note of the base."""
+    name = task.artifact.name
+    errors: list[ErrorReport] = []
+    try:
+        if task.goal.to_mirror and (located := carried.located(task)) is not None:
+            publish_sourced(lab, task.artifact, located)
+        if task.home is not None and not carried.failed(name):
+            task.home.finish(task.goal.wanted)
+        if task.goal.made:
+            failed = {error.path for error in carried.errors if error.artifact == name}
+            lab.state.set_base(name, _base_after(task, failed))
+    except LabsyncError as error:
+        errors.append(ErrorReport.of(error, name))
+    if conflict := pull_conflict(task.plan):
+        errors.append(ErrorReport.of(conflict))
+    return errors
+
+
+def _base_after(task: Task, failed: set[str]) -> Snapshot:
+    """Return the base after a pull: the pulled files, and for those kept what was known before."""
+    known = dict((task.goal.base or EMPTY).by_path)
+    kept = {item.path for item in task.plan.kept if item.reason == "conflict"} | failed
+    known.update({e.path: e for e in task.goal.wanted if e.path not in kept})
+    return Snapshot.of(known.values())

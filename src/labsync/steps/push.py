@@ -1,0 +1,280 @@
+"""Push: what was made here goes to the mirror; nothing there is lost, nothing unfinished becomes visible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from labsync.artifact_locks import hold
+from labsync.errors import ConflictError, LabsyncError, NotFoundError, RefusedError, UsageError
+from labsync.events import Note
+from labsync.merge import is_complete, merge_results, units
+from labsync.mirrors.base import HeadMovedError, HeadName
+from labsync.plan import Goal, Plan, make_plan
+from labsync.report import ErrorReport, Skipped, Transferred
+from labsync.snapshot import EMPTY, Snapshot
+from labsync.steps.carry import Task, carry_out, prepare
+from labsync.steps.conflicts import push_conflict
+from labsync.steps.goals import mirrored
+from labsync.steps.publish import new_index, publish, publish_sourced
+from labsync.steps.writers import held_open, is_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labsync.disk.base import Home
+    from labsync.manifest.model import Artifact
+    from labsync.mirrors.base import Head, Located
+    from labsync.places import Inventory, Ref
+    from labsync.steps.lab import Lab
+
+ROUNDS = 8  # of compare-and-swap, before another box that never rests is reported
+
+
+@dataclass
+class Pushed:
+    """What a push did, gathered artifact by artifact."""
+
+    plans: list[Plan] = field(default_factory=list)
+    errors: list[ErrorReport] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    transferred: Transferred = Transferred()
+
+
+class _FailedError(LabsyncError):
+    """Some file could not be stored; its errors are already reported."""
+
+
+def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
+    """Push the selected artifacts one after the other; one's failure does not stop the others."""
+    pushed = Pushed()
+    if not lab.has_mirror:
+        raise UsageError("`push` needs the mirror, and `--offline` forbids it", hint="run it without `--offline`")
+    for artifact in artifacts:
+        try:
+            with hold(lab.manifest.state_dir, artifact.name, "mirror"):
+                _push_one(lab, artifact, pushed, prune=prune)
+        except _FailedError:
+            continue
+        except LabsyncError as error:
+            pushed.errors.append(ErrorReport.of(error, artifact.name))
+    return pushed
+
+
+def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, *, prune: bool) -> None:
+    home = lab.home(artifact)
+    inventory = home.inventory(rehash=False)
+    if not artifact.is_made:
+        _push_sourced(lab, artifact, home, inventory, pushed)
+        return
+    head = lab.view.newest(artifact.name)
+    base = lab.state.base(artifact.name)
+    if not inventory.exists and base is None:
+        lab.observe(Note(f"`{artifact.name}`: `{artifact.path}` does not exist yet, nothing to push"))
+        return
+    _refuse_lost_folder(artifact, inventory, base)
+    mine = _settled(home, inventory, pushed)
+    if artifact.kind == "checkpoints":
+        _push_units(lab, artifact, home, mine, head, pushed)
+    else:
+        _push_results(lab, artifact, home, mine, pushed, prune=prune)
+
+
+def _refuse_lost_folder(artifact: Artifact, inventory: Inventory, base: Snapshot | None) -> None:
+    """Stop before a lost or emptied folder is mistaken for the user's wish (aws/aws-cli#1564)."""
+    if not inventory.exists:
+        raise NotFoundError(
+            f"the folder `{artifact.path}` is gone",
+            safe="the mirror keeps what it has",
+            hint=f"`labsync pull {artifact.name}` brings it back",
+        )
+    if base is not None and len(base) and not inventory.files:
+        raise RefusedError(
+            f"the folder `{artifact.path}` is suddenly empty",
+            safe="the mirror keeps what it has",
+            hint=f"`labsync pull {artifact.name}` brings its files back",
+        )
+
+
+def _settled(home: Home, inventory: Inventory, pushed: Pushed) -> Snapshot:
+    """Return what may be pushed now: no file that a writer holds open, and no secrets."""
+    pushed.skipped += inventory.skipped
+    entries = [found.entry for found in inventory.files.values()]
+    writers = held_open(home.source(entry.path) for entry in entries)
+    kept = []
+    for entry in entries:
+        if is_secret(entry.path):
+            pushed.skipped.append(Skipped(entry.path, "looks like a secret and is never pushed"))
+        elif pid := writers.get(home.source(entry.path)):
+            pushed.skipped.append(Skipped(entry.path, f"process {pid} has it open for writing"))
+        else:
+            kept.append(entry)
+    return Snapshot.of(kept)
+
+
+def _store(
+    lab: Lab, artifact: Artifact, home: Home, snapshot: Snapshot, contents: dict[str, Ref], pushed: Pushed
+) -> tuple[Located, ...]:
+    """Bring every content of the snapshot to the mirror and return where it lies."""
+    goal = Goal(
+        artifact.name,
+        snapshot,
+        disk=home.inventory(rehash=False),
+        mirrored=contents,
+        made=artifact.is_made,
+        to_disk=False,
+    )
+    if lab.options.dry_run:
+        pushed.plans.append(make_plan(goal))
+        raise _FailedError("a dry run stores nothing")
+    task: Task = prepare(lab, artifact, goal, home)
+    pushed.plans.append(task.plan)
+    carried = carry_out(lab, [task], f"push {artifact.name}")
+    pushed.errors += carried.errors
+    pushed.transferred += carried.transferred
+    located = carried.located(task)
+    if located is None:
+        raise _FailedError("some contents could not be stored")
+    contents.update({file.entry.sha256: file.ref for file in located})
+    return located
+
+
+def _contents(lab: Lab, head: Head | None) -> dict[str, Ref]:
+    return {f.entry.sha256: f.ref for f in lab.view.index(head.index).files} if head else {}
+
+
+def _push_results(
+    lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, pushed: Pushed, *, prune: bool
+) -> None:
+    base = lab.state.base(artifact.name)
+    if prune and not lab.options.force:
+        _refuse_mass_prune(artifact, mine, base)
+    for _ in range(ROUNDS):
+        head = lab.view.newest(artifact.name)
+        theirs = lab.view.index(head.index).snapshot if head else EMPTY
+        merge = merge_results(mine, base, theirs, prune=prune, force=lab.options.force)
+        contents = _contents(lab, head)
+        if head is None or merge.snapshot.id != head.snapshot:
+            located = _store(lab, artifact, home, merge.snapshot, contents, pushed)
+            index = new_index(artifact.name, located, head.index if head else "")
+            try:
+                publish(lab, HeadName(artifact.name), index, head)
+            except HeadMovedError:
+                lab.view.refresh()
+                continue
+        if merge.loser is not None:
+            _keep_loser(lab, artifact, home, merge.loser, contents, pushed)
+            pushed.errors.append(ErrorReport.of(push_conflict(artifact.name, merge.conflicts, merge.loser)))
+        elif not lab.options.dry_run:
+            home.finish(merge.snapshot)
+        if not lab.options.dry_run:
+            lab.state.set_base(artifact.name, merge.base)
+            lab.state.close_batches(artifact.name)
+        return
+    raise ConflictError(
+        f"the head of `{artifact.name}` moved {ROUNDS} times while this box pushed",
+        safe="what was uploaded is kept and is not sent again",
+        hint="run the same command again",
+    )
+
+
+def _refuse_mass_prune(artifact: Artifact, mine: Snapshot, base: Snapshot | None) -> None:
+    gone = len((base or EMPTY).by_path.keys() - mine.by_path.keys())
+    if base is not None and gone * 2 > len(base):
+        raise RefusedError(
+            f"`--prune` would drop {gone} of {len(base)} names of `{artifact.name}`",
+            safe="the mirror keeps what it has",
+            hint=f"`labsync push {artifact.name} --prune --force` if that is meant",
+        )
+
+
+def _keep_loser(
+    lab: Lab, artifact: Artifact, home: Home, loser: Snapshot, contents: dict[str, Ref], pushed: Pushed
+) -> None:
+    name = HeadName.conflict(artifact.name, loser.id)
+    kept = lab.view.head(name)
+    if kept is not None and kept.snapshot == loser.id:
+        return
+    located = _store(lab, artifact, home, loser, contents, pushed)
+    head = lab.view.newest(artifact.name)
+    publish(lab, name, new_index(artifact.name, located, head.index if head else ""), kept)
+
+
+def _push_units(  # noqa: PLR0913  the folder, its content, the head it is compared with
+    lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, head: Head | None, pushed: Pushed
+) -> None:
+    """Push each complete unit that the mirror does not know yet, the oldest first."""
+    base = lab.state.base(artifact.name)
+    known = {index.snapshot.id for _, index in lab.view.history(artifact.name)} if head else set()
+    waiting = [unit for unit in _complete_units(artifact, home, mine, pushed) if unit.id not in known]
+    if not waiting:
+        return
+    if head is not None and not lab.options.force and (base is None or base.id != head.snapshot):
+        raise _unit_conflict(lab, artifact, home, waiting[-1], head, pushed)
+    contents = _contents(lab, head)
+    for unit in waiting:
+        located = _store(lab, artifact, home, unit, contents, pushed)
+        index = new_index(artifact.name, located, head.index if head else "")
+        try:
+            head = publish(lab, HeadName(artifact.name), index, head)
+        except HeadMovedError:
+            lab.view.refresh()
+            moved = lab.view.newest(artifact.name)
+            assert moved is not None
+            raise _unit_conflict(lab, artifact, home, unit, moved, pushed) from None
+        home.finish(unit)
+        lab.state.set_base(artifact.name, unit)
+        lab.state.close_batches(artifact.name)
+
+
+def _complete_units(artifact: Artifact, home: Home, mine: Snapshot, pushed: Pushed) -> list[Snapshot]:
+    found = []
+    skipped = {item.path for item in pushed.skipped}
+    for unit, members in units(mine.by_path).items():
+        prefix = f"{unit}/" if unit else ""
+        if not is_complete(unit, members, artifact.complete):
+            pushed.skipped.append(Skipped(unit or artifact.path, "the checkpoint is not finished"))
+        elif unit and any(path.startswith(prefix) for path in skipped):
+            pushed.skipped.append(Skipped(unit, "a file of the checkpoint is still being written"))
+        else:
+            newest = max(home.source(path).stat().st_mtime_ns for path in members)
+            found.append((newest, unit, Snapshot.of(mine.by_path[path] for path in members)))
+    return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
+
+
+def _unit_conflict(  # noqa: PLR0913  the unit, and the head it lost against
+    lab: Lab, artifact: Artifact, home: Home, unit: Snapshot, head: Head, pushed: Pushed
+) -> ConflictError:
+    """Keep this box's newest unit beside the head, and return the conflict to report."""
+    _keep_loser(lab, artifact, home, unit, _contents(lab, head), pushed)
+    return ConflictError(
+        f"another box pushed a checkpoint to `{artifact.name}` that this box has not seen",
+        safe=f"both are in the mirror: theirs in the head, yours as `{artifact.name}@{unit.short_id}`",
+        hint=(
+            f"`labsync pull {artifact.name}` takes theirs beside yours; "
+            f"`labsync push {artifact.name} --force` makes yours the newest"
+        ),
+        path=unit.entries[0].path,
+    )
+
+
+def _push_sourced(
+    lab: Lab, artifact: Artifact, home: Home, inventory: Inventory, pushed: Pushed
+) -> None:
+    locked = lab.locked(artifact)
+    different = [e.path for e in locked.snapshot if _found(inventory, e.path) != e]
+    if different:
+        raise RefusedError(
+            f"`{different[0]}` of `{artifact.name}` is not what the lock says",
+            safe="the mirror keeps what it has",
+            hint=f"`labsync pull {artifact.name}` makes the disk match the lock first",
+            path=different[0],
+        )
+    contents = mirrored(lab, artifact, locked.snapshot)
+    located = _store(lab, artifact, home, locked.snapshot, contents, pushed)
+    publish_sourced(lab, artifact, located)
+
+
+def _found(inventory: Inventory, path: str) -> object:
+    found = inventory.files.get(path)
+    return found and found.entry

@@ -1,0 +1,221 @@
+"""Status and verify: how each artifact stands on the disk and in the mirror, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labsync.errors import ConflictError, IntegrityError, LabsyncError, NotFoundError
+from labsync.merge import units
+from labsync.mirrors.base import HeadName
+from labsync.names import escape
+from labsync.report import ArtifactReport, DiskState, ErrorReport, MirrorState, Skipped
+from labsync.snapshot import EMPTY, FileEntry, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from labsync.manifest.model import Artifact
+    from labsync.places import Found, Inventory
+    from labsync.steps.lab import Lab
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a disk differs from what is wanted; each a sorted tuple of paths."""
+
+    missing: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+def compare(wanted: Mapping[str, FileEntry], files: Mapping[str, Found]) -> Difference:
+    """Return the difference between wanted entries and found files."""
+    by_state: dict[str, list[str]] = {"recorded": [], "changed": [], "damaged": []}
+    for path in sorted(wanted.keys() & files.keys()):
+        if files[path].entry != wanted[path]:
+            by_state[files[path].state].append(path)
+    return Difference(
+        missing=tuple(sorted(wanted.keys() - files.keys())),
+        damaged=tuple(by_state["damaged"]),
+        behind=tuple(by_state["recorded"]),
+        changed=tuple(by_state["changed"]),
+        extra=tuple(sorted(files.keys() - wanted.keys())),
+    )
+
+
+def sourced_state(wanted: Snapshot, inventory: Inventory) -> tuple[DiskState, str]:
+    """Return how a sourced artifact stands on the disk, and why."""
+    diff = compare(wanted.by_path, inventory.files)
+    if diff.damaged:
+        return "modified", f"{_some(diff.damaged)} damaged: `labsync verify --repair`"
+    if diff.changed:
+        return "modified", f"{_some(diff.changed)} changed here"
+    if len(wanted) and len(diff.missing) == len(wanted):
+        return "missing", "not on the disk"
+    if diff.missing:
+        return "incomplete", f"{_some(diff.missing)} missing"
+    if diff.behind:
+        return "behind", f"the lock has a newer version of {_some(diff.behind)}"
+    if not inventory.complete:
+        return "incomplete", "an update of it did not end"
+    return "ok", ""
+
+
+def made_state(
+    base: Snapshot | None, head: Snapshot | None, inventory: Inventory
+) -> tuple[DiskState, str]:
+    """Return how a made artifact stands: what is new here, what is new in the head, what conflicts."""
+    files = inventory.files
+    known, theirs = (base or EMPTY).by_path, (head or EMPTY).by_path
+    diff = compare(known, files)
+    if diff.damaged:
+        return "modified", f"{_some(diff.damaged)} damaged: `labsync verify --repair`"
+    mine = {p for p in files if files[p].entry not in (known.get(p), theirs.get(p))}
+    news = {p for p in theirs if theirs[p] != known.get(p) and _entry(files, p) != theirs[p]}
+    both = sorted(mine & news)
+    if both:
+        return "conflict", f"{_some(tuple(both))} changed here and in the mirror"
+    if mine:
+        return "ahead", f"{_some(tuple(sorted(mine)))} not pushed"
+    if news:
+        return "behind", f"{_some(tuple(sorted(news)))} newer in the mirror"
+    lost = tuple(sorted(path for path in theirs if path not in files))
+    if lost:
+        return ("missing" if len(lost) == len(theirs) else "incomplete"), f"{_some(lost)} not on the disk"
+    if not inventory.complete:
+        return "incomplete", "an update of it did not end"
+    return "ok", "" if theirs or files else "nothing made yet"
+
+
+def checkpoint_state(
+    base: Snapshot | None, head: Snapshot | None, inventory: Inventory
+) -> tuple[DiskState, str]:
+    """Return how made checkpoints stand: units that were never pushed count, rotation does not."""
+    files = {path: found.entry for path, found in inventory.files.items()}
+    known = {entry for snapshot in (base, head) if snapshot is not None for entry in snapshot}
+    fresh = [
+        unit or "(files)"
+        for unit, members in units(files).items()
+        if not all(files[path] in known for path in members)
+        and any(inventory.files[path].state != "recorded" for path in members)
+    ]
+    behind = head is not None and (base is None or base.id != head.id)
+    on_disk = head is not None and all(files.get(entry.path) == entry for entry in head)
+    if fresh and behind and not on_disk:
+        return "conflict", f"{_some(tuple(fresh))} not pushed, and the mirror has a newer one"
+    if fresh:
+        return "ahead", f"{_some(tuple(fresh))} not pushed"
+    if head is not None and not on_disk:
+        return ("behind" if behind else "missing"), "the newest checkpoint is not on the disk"
+    return "ok", "" if head or files else "nothing made yet"
+
+
+def _entry(files: Mapping[str, Found], path: str) -> FileEntry | None:
+    found = files.get(path)
+    return found.entry if found else None
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return f"`{escape(paths[0])}`" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+@dataclass(frozen=True)
+class Stand:
+    """How one artifact stands, with the errors that kept something from being known."""
+
+    report: ArtifactReport
+    errors: tuple[ErrorReport, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False) -> Stand:
+    """Look at one artifact; with `rehash` every byte on the disk is read again."""
+    try:
+        if artifact.is_made:
+            return _examine_made(lab, artifact, rehash=rehash)
+        return _examine_sourced(lab, artifact, rehash=rehash)
+    except LabsyncError as error:
+        report = ArtifactReport(artifact.name, "", "failed", _off(lab, artifact), 0, 0, error.what)
+        return Stand(report, (ErrorReport.of(error, artifact.name),))
+
+
+def _off(lab: Lab, artifact: Artifact) -> MirrorState:
+    return "missing" if artifact.mirror and lab.has_mirror else "off"
+
+
+def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
+    locked = lab.locked(artifact)
+    wanted = locked.snapshot
+    inventory = lab.home(artifact).inventory(rehash=rehash)
+    disk, reason = sourced_state(wanted, inventory)
+    mirror: MirrorState = _off(lab, artifact)
+    if mirror != "off":
+        head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
+        mirror = "ok" if head is not None and head.snapshot == wanted.id else "missing"
+    report = ArtifactReport(artifact.name, wanted.id, disk, mirror, len(wanted), wanted.size, reason)
+    errors = _damage(artifact, wanted, inventory) if rehash else ()
+    skipped = tuple(Skipped(f"{artifact.name}/{path}", why) for path, why in locked.skipped)
+    return Stand(report, errors, skipped)
+
+
+def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
+    inventory = lab.home(artifact).inventory(rehash=rehash)
+    base = lab.state.base(artifact.name)
+    head = lab.view.newest(artifact.name) if lab.has_mirror else None
+    theirs = lab.view.index(head.index).snapshot if head else None
+    judge = checkpoint_state if artifact.kind == "checkpoints" else made_state
+    disk, reason = judge(base, theirs, inventory)
+    mirror = _made_mirror(lab, artifact, disk, theirs)
+    here = Snapshot.of(found.entry for found in inventory.files.values())
+    report = ArtifactReport(
+        artifact.name, theirs.id if theirs else "", disk, mirror, len(here), here.size, reason
+    )
+    errors = _damage(artifact, base or EMPTY, inventory) if rehash else ()
+    return Stand(report, errors, inventory.skipped)
+
+
+def _made_mirror(
+    lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot | None
+) -> MirrorState:
+    if not lab.has_mirror:
+        return "off"
+    if lab.view.conflicts(artifact.name):
+        return "conflict"
+    if disk in ("ahead", "conflict"):
+        return "behind" if theirs else "missing"
+    return "ok"
+
+
+def _damage(artifact: Artifact, wanted: Snapshot, inventory: Inventory) -> tuple[ErrorReport, ...]:
+    """Return one error per file that is not what it should be, as `verify` names them."""
+    diff = compare(wanted.by_path, inventory.files)
+    name = artifact.name
+    repair = f"`labsync verify --repair {name}` fetches it again"
+    errors: list[LabsyncError] = [
+        IntegrityError(
+            f"`{escape(path)}` of `{name}` does not have the promised bytes",
+            safe="it is left as it is",
+            hint=repair,
+            path=path,
+        )
+        for path in (*diff.damaged, *(() if artifact.is_made else diff.behind))
+    ]
+    if not artifact.is_made:
+        errors += [
+            ConflictError(
+                f"`{escape(path)}` of `{name}` was changed here",
+                safe="it is left as it is",
+                hint=f"`labsync pull {name} --force` takes the locked one and sets yours aside",
+                path=path,
+            )
+            for path in diff.changed
+        ]
+    lost = () if artifact.kind == "checkpoints" and artifact.is_made else diff.missing
+    errors += [
+        NotFoundError(f"`{escape(path)}` of `{name}` is missing on the disk", hint=repair, path=path)
+        for path in lost
+    ]
+    return tuple(ErrorReport.of(error, name) for error in errors)

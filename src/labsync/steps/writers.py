@@ -1,0 +1,76 @@
+"""What must not be pushed: files that some process is still writing, and files that hold secrets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labsync.filters import compile_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SECRET_NAMES = (
+    ".env", ".env.*", ".aws/", ".ssh/", ".netrc", "*.pem", "id_rsa", "id_ed25519",
+    ".git-credentials", ".git/", "credentials.json",
+)  # fmt: skip
+
+
+def is_secret(path: str) -> bool:
+    """Say whether a file of this name usually holds credentials."""
+    patterns = [p if "/" not in p else f"**/{p}" for p in SECRET_NAMES]
+    return any(compile_pattern(pattern).fullmatch(path) for pattern in patterns)
+
+
+def held_open(paths: Iterable[Path], proc: Path = Path("/proc")) -> dict[Path, int]:
+    """Return which of these files a process of this user has open for writing, and its id.
+
+    Where `/proc` cannot be read (another system, another user's process) nothing is known: the
+    fingerprint of the upload still notices a file that changes.
+    """
+    wanted = {_identity(path): path for path in paths}
+    wanted.pop(None, None)
+    found: dict[Path, int] = {}
+    if wanted:
+        for pid, identity in _open_for_writing(proc):
+            if path := wanted.get(identity):
+                found[path] = pid
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _open_for_writing(proc: Path) -> Iterator[tuple[int, tuple[int, int]]]:
+    for entry in _children(proc):
+        if not entry.isdigit():
+            continue
+        for fd in _children(proc / entry / "fd"):
+            try:
+                flags = _flags((proc / entry / "fdinfo" / fd).read_text("ascii"))
+                if flags & os.O_ACCMODE == os.O_RDONLY:
+                    continue
+                stat = (proc / entry / "fd" / fd).stat()
+            except (OSError, ValueError):
+                continue
+            yield int(entry), (stat.st_dev, stat.st_ino)
+
+
+def _children(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _flags(fdinfo: str) -> int:
+    for line in fdinfo.splitlines():
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8)
+    raise ValueError(fdinfo)

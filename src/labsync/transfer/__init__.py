@@ -1,0 +1,7 @@
+"""Carries plans out: fetch, verify, write to the mirror, publish on the disk."""
+
+from __future__ import annotations
+
+from labsync.transfer.engine import Engine, Failure, Outcome, Work, workload
+
+__all__ = ["Engine", "Failure", "Outcome", "Work", "workload"]

@@ -1,0 +1,256 @@
+"""The path of the product, readable top to bottom; `bootstrap` at the end walks all of it.
+
+manifest -> lock -> inventory -> plan -> transfer -> mirror -> environment -> kernel -> smoke -> report
+
+Each function takes an opened `Lab`, changes what its name says, and returns an `Outcome`: data lines
+and the report. A failure of one artifact is in the report; only what stops everything is raised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from labsync.errors import InvalidError, LabsyncError
+from labsync.events import Note, StageStarted
+from labsync.lock import check_lock, write_lock
+from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exit_code_of
+from labsync.steps import doctor as checks
+from labsync.steps import inspect
+from labsync.steps.advice import advise
+from labsync.steps.environment import built_environment, lock_environment, proven_kernel
+from labsync.steps.fill_mirror import fill_mirror
+from labsync.steps.locking import make_lock
+from labsync.steps.outcome import Location, Outcome, actions, finish
+from labsync.steps.prove import prove_models
+from labsync.steps.pull import pull as pull_selected
+from labsync.steps.pull import repair as repair_selected
+from labsync.steps.push import push as push_selected
+from labsync.steps.status import examine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labsync.manifest.model import Artifact
+    from labsync.manifest.select import Selection
+    from labsync.report import ArtifactReport, Built, Skipped
+    from labsync.steps.lab import Lab
+    from labsync.steps.pull import Pulled
+    from labsync.steps.prove import SmokeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class LockOptions:
+    """How `lock` works: only check, or resolve again what is locked already."""
+
+    check: bool = False
+    upgrade: bool = False
+
+
+def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outcome:
+    """Resolve the origins and write the lock; with `check` only say whether it fits the manifest."""
+    if options.check:
+        return _check_lock(lab)
+    locked = make_lock(lab, artifacts, upgrade=options.upgrade)
+    if not lab.options.dry_run:
+        write_lock(lab.manifest.lock_path, locked.lock)
+        lab.__dict__["lock"] = locked.lock
+    return finish(locked.errors, items=locked.lines)
+
+
+def _check_lock(lab: Lab) -> Outcome:
+    reasons = [reason for reason in check_lock(lab.manifest, lab.lock) if not reason.informational]
+    errors = [
+        ErrorReport.of(
+            InvalidError(
+                f"`{reason.name}` {reason.what}", artifact=reason.name, hint="`labsync lock` brings it up to date"
+            )
+        )
+        for reason in reasons
+    ]
+    return finish(errors)
+
+
+def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """Say how everything stands; one request to the mirror when nothing changed."""
+    stands = [examine(lab, artifact) for artifact in artifacts]
+    errors = tuple(error for stand in stands for error in stand.errors)
+    reports = tuple(stand.report for stand in stands)
+    skipped = tuple(item for stand in stands for item in stand.skipped)
+    code = exit_code_of(errors)
+    if code == 0 and any(report.disk not in ("ok", "ahead") for report in reports):
+        code = 4
+    report = Report(
+        exit_code=code,
+        artifacts=reports,
+        mirror_requests=_requests(lab),
+        skipped=skipped,
+        errors=errors,
+    )
+    return Outcome(report, (advise(lab, reports),))
+
+
+def pull(lab: Lab, selections: Sequence[Selection]) -> Outcome:
+    """Bring the selected artifacts to the disk: from the disk itself, the mirror, the origin."""
+    return _transferred(lab, pull_selected(lab, selections), [s.artifact for s in selections])
+
+
+def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool = False) -> Outcome:
+    """Bring what was made here to the mirror."""
+    pushed = push_selected(lab, artifacts, prune=prune)
+    if lab.options.dry_run:
+        return finish(pushed.errors, items=actions(pushed.plans), requests=_requests(lab))
+    return _report(lab, artifacts, pushed.errors, pushed.transferred, pushed.skipped)
+
+
+def mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """Bring sourced artifacts from their origins to the mirror, past the disk."""
+    return _transferred(lab, fill_mirror(lab, artifacts), artifacts)
+
+
+def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -> Outcome:
+    """Read every byte on the disk again; with `repair` fetch what is damaged or missing."""
+    artifacts = [selection.artifact for selection in selections]
+    if repair:
+        return _transferred(lab, repair_selected(lab, selections), artifacts)
+    stands = [examine(lab, artifact, rehash=True) for artifact in artifacts]
+    errors = tuple(error for stand in stands for error in stand.errors)
+    return _report(lab, artifacts, errors, Transferred(), (), tuple(stand.report for stand in stands))
+
+
+def log(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """List the snapshots of the artifacts that the mirror has."""
+    lines = [line for artifact in artifacts for line in inspect.history(lab, artifact)]
+    return finish((), items=lines, requests=_requests(lab))
+
+
+def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """Say where the artifacts are on the disk, whether they are there yet or not."""
+    return finish((), items=[Location(a.name, str(lab.home(a).path)) for a in artifacts])
+
+
+def url(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """Say where the artifacts are in the mirror."""
+    items = [inspect.mirror_url(lab, artifact) for artifact in artifacts]
+    return finish((), items=items, requests=_requests(lab))
+
+
+def du(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
+    """Say what takes how much of the disk."""
+    lines, errors = inspect.usage(lab, artifacts)
+    return finish(errors, items=lines)
+
+
+def doctor(lab: Lab) -> Outcome:
+    """Check everything that labsync stands on, without changing anything of the user's."""
+    found, errors = checks.examine(lab)
+    return finish(errors, items=found, requests=_requests(lab))
+
+
+def env_lock(lab: Lab, *, check: bool) -> Outcome:
+    """Resolve the environment's spec to exact packages with digests."""
+    return finish(lock_environment(lab, check=check))
+
+
+def env_build(lab: Lab) -> Outcome:
+    """Build the environment, or find that it is built already."""
+    report = Report(environment=built_environment(lab))
+    return Outcome(replace(report, mirror_requests=_requests(lab)))
+
+
+def kernel(lab: Lab) -> Outcome:
+    """Register the environment's Jupyter kernel and prove it by starting it."""
+    environment = built_environment(lab)
+    return Outcome(Report(environment=environment, kernel=proven_kernel(lab, environment)))
+
+
+def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Outcome:
+    """Run each model once and judge what comes out; builds the environment where it is missing."""
+    environment = built_environment(lab) if lab.manifest.environment else None
+    results, errors = prove_models(lab, artifacts, environment, options)
+    report = Report(
+        exit_code=exit_code_of(errors), environment=environment, smoke=tuple(results), errors=tuple(errors)
+    )
+    return Outcome(report)
+
+
+def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
+    """Bring a fresh machine from the manifest to a proven lab; every stage's failures are kept."""
+    artifacts = lab.manifest.artifacts
+    errors: list[ErrorReport] = []
+
+    lab.observe(StageStarted("lock", lab.manifest.lock_path.name))
+    errors += _ensure_lock(lab)
+
+    lab.observe(StageStarted("pull", f"{len(artifacts)} artifacts"))
+    pulled = _pull_all(lab, artifacts)
+    errors += [error for error in pulled.errors if error not in errors]
+    if lab.options.dry_run:
+        return finish(errors, items=actions(pulled.plans), requests=_requests(lab))
+
+    environment = kernel_built = None
+    try:
+        if lab.manifest.environment:
+            lab.observe(StageStarted("environment", lab.manifest.environment.name))
+            environment = built_environment(lab)
+            lab.observe(StageStarted("kernel", environment.name))
+            kernel_built = proven_kernel(lab, environment)
+    except LabsyncError as error:
+        errors.append(ErrorReport.of(error))
+
+    lab.observe(StageStarted("smoke", "every model runs once"))
+    results, failures = prove_models(lab, artifacts, environment, options)
+    errors += failures
+
+    outcome = _report(lab, artifacts, errors, pulled.transferred, ())
+    report = replace(
+        outcome.report, environment=environment, kernel=kernel_built, smoke=tuple(results)
+    )
+    return Outcome(report)
+
+
+def _ensure_lock(lab: Lab) -> list[ErrorReport]:
+    """Make a missing lock; a stale one is the user's to update, artifact by artifact."""
+    if lab.lock is not None:
+        return []
+    lab.observe(Note(f"no lock yet: writing {lab.manifest.lock_path.name}"))
+    return list(lock(lab, lab.manifest.artifacts, LockOptions()).report.errors)
+
+
+def _pull_all(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
+    from labsync.manifest.select import Selection
+
+    return pull_selected(lab, [Selection(artifact) for artifact in artifacts])
+
+
+def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Outcome:
+    if lab.options.dry_run:
+        return finish(pulled.errors, items=actions(pulled.plans), requests=_requests(lab))
+    return _report(lab, artifacts, pulled.errors, pulled.transferred, ())
+
+
+def _report(  # noqa: PLR0913  the report's parts
+    lab: Lab,
+    artifacts: Sequence[Artifact],
+    errors: Sequence[ErrorReport],
+    transferred: Transferred,
+    skipped: Sequence[Skipped],
+    reports: tuple[ArtifactReport, ...] | None = None,
+) -> Outcome:
+    """Return the outcome of a command that moved things, with how every artifact stands after it."""
+    if reports is None:
+        reports = tuple(examine(lab, artifact).report for artifact in artifacts)
+    return Outcome(
+        Report(
+            exit_code=exit_code_of(errors),
+            artifacts=reports,
+            transferred=transferred,
+            mirror_requests=_requests(lab),
+            skipped=tuple(skipped),
+            errors=tuple(errors),
+        )
+    )
+
+
+def _requests(lab: Lab) -> MirrorRequests:
+    return lab.mirror.requests() if lab.requests_made else MirrorRequests()

@@ -1,0 +1,101 @@
+"""`docs/formats.md` and the README are compared with the code, so that neither can drift."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from labsync import report
+from labsync.cli.app import program
+from labsync.errors import ExitCode
+from labsync.render.json import item_type
+from labsync.steps import outcome
+
+ROOT = Path(__file__).parent.parent
+FORMATS = (ROOT / "docs" / "formats.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def _row(first: str) -> list[str]:
+    match = re.search(rf"^\| {re.escape(first)} \|(.*)\|$", FORMATS, re.MULTILINE)
+    assert match, f"docs/formats.md has no row `{first}`"
+    return re.findall(r"`([^`]+)`", match[1])
+
+
+def _fields(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize("item", get_args(outcome.Item), ids=lambda item: str(item.__name__))
+def test_each_data_line_is_documented(item: type) -> None:
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", item.__name__).lower()
+    assert _row(f"`{name}`") == _fields(item)
+
+
+def test_item_type_is_the_documented_name() -> None:
+    assert item_type(outcome.SnapshotLine("a", "b", "", "", 0, 0, "")) == "snapshot_line"
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("`report`", report.Report),
+        ("`artifacts`", report.ArtifactReport),
+        ("`transferred`", report.Transferred),
+        ("`mirror_requests`", report.MirrorRequests),
+        ("`environment`, `kernel`", report.Built),
+        ("`smoke`", report.SmokeResult),
+        ("`skipped`", report.Skipped),
+        ("`errors`", report.ErrorReport),
+    ],
+)
+def test_the_report_is_documented(row: str, kind: type) -> None:
+    assert _row(row) == _fields(kind)
+
+
+@pytest.mark.parametrize("literal", [report.DiskState, report.MirrorState, report.SmokeOutcome])
+def test_each_state_is_documented(literal: object) -> None:
+    for state in get_args(literal):
+        assert f"`{state}`" in FORMATS
+
+
+def test_exit_codes_are_documented() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", FORMATS, re.MULTILINE)
+    assert [(int(code), name) for code, name in rows] == [(int(code), code.name) for code in ExitCode]
+
+
+def test_readme_names_every_exit_code() -> None:
+    for code in ExitCode:
+        assert re.search(rf"^\| {int(code)} \|", README, re.MULTILINE), code
+
+
+def _commands(group: click.Group, prefix: str) -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = []
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            found += _commands(command, f"{prefix} {name}")
+        else:
+            found.append((f"{prefix} {name}", command))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), _commands(program, "labsync"))
+def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
+    assert f"`{name}" in README, f"the README does not mention `{name}`"
+    assert command.help, f"{name} has no help"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name} has no help"
+            longest = max(parameter.opts, key=len)
+            assert f"`{longest}" in README or f"/{longest}" in README, f"the README does not mention {longest}"
+
+
+def test_design_names_real_modules() -> None:
+    design = (ROOT / "docs" / "design.md").read_text("utf-8")
+    for name in re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", design):
+        assert (ROOT / "src" / "labsync" / name).exists() or (ROOT / name).exists(), name
