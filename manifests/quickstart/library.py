@@ -75,6 +75,6 @@ def _add_tree(objects: dict[str, bytes], files: dict[str, bytes]) -> str:
         else:
             rows.append((head, f"100644 {head}", _add(objects, "blob", data)))
     for head, inside in folders.items():
-        rows.append((f"{head}/", f"40000 {head}", _add_tree(objects, inside)))  # noqa: PERF401
+        rows.append((f"{head}/", f"40000 {head}", _add_tree(objects, inside)))
     body = b"".join(row.encode() + b"\0" + bytes.fromhex(name) for _, row, name in sorted(rows))
     return _add(objects, "tree", body)

@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from files import Json, Tree
 
 WORDS = (
-    "a the in of on with and is are left right above below red blue green yellow white black circle square "
-    "line ring ball hand light dark small large picture colour background shows moves"
-).split()
+    "a", "the", "in", "of", "on", "with", "and", "is", "are", "left", "right", "above", "below", "red",
+    "blue", "green", "yellow", "white", "black", "circle", "square", "line", "ring", "ball", "hand", "light", "dark",
+    "small", "large", "picture", "colour", "background", "shows", "moves",
+)  # fmt: skip
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
     "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>",

@@ -38,7 +38,8 @@ def _uniform(key: str, shape: Shape, bound: float) -> np.ndarray:
     raw = hashlib.shake_256(key.encode()).digest(4 * math.prod(shape))
     whole = (np.frombuffer(raw, "<u4") >> 8).astype(np.float32)  # 24 bits: exact in a float32
     unit = whole * np.float32(2**-23) - np.float32(1)
-    return (unit * np.float32(bound)).reshape(shape)
+    drawn: np.ndarray = unit * np.float32(bound)
+    return drawn.reshape(shape)
 
 
 def linear(name: str, outputs: int, inputs: int, *, bias: bool = True) -> dict[str, Shape]:

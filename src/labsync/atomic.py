@@ -14,6 +14,7 @@ from labsync.errors import ConflictError, DiskError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 # linux/fs.h: FICLONE, _IOW(0x94, 9, int); https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
 _FICLONE = 0x40049409
@@ -138,15 +139,22 @@ def place(staged: Path, path: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy the bytes to a new fsynced file, sharing blocks where the file system can (reflink)."""
-    import fcntl
-
     with source.open("rb") as reader, target.open("wb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-        except OSError:
+        if not share_blocks(reader, writer):
             shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def share_blocks(reader: BinaryIO, writer: BinaryIO) -> bool:
+    """Give the empty file `writer` the blocks of `reader` (reflink); False where that is impossible."""
+    import fcntl
+
+    try:
+        fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def refuse_links(root: Path, relative: str) -> None:

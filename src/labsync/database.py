@@ -69,8 +69,8 @@ class Database:
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):
+                    connection.rollback()
                 raise
             return result
         finally:
@@ -122,12 +122,13 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        found = self._found_version(connection)
         # Where shared memory does not work (network file systems) sqlite stays with its rollback
         # journal, which is slower and as safe: https://www.sqlite.org/wal.html
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        if self._found_version(connection) == self._version:
+        if found == self._version:
             return
         connection.execute("BEGIN IMMEDIATE")
         for statement in self._schema:

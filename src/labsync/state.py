@@ -16,7 +16,6 @@ upload     batch, sha256 → key
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,22 +24,25 @@ from labsync.database import Database
 from labsync.snapshot import FileEntry, Snapshot
 
 if TYPE_CHECKING:
+    import os
     import sqlite3
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 VERSION = 1
 SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL,"
-    " ctime INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS published (path BLOB PRIMARY KEY, size INTEGER NOT NULL,"
-    " mtime INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS seen (
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
+        inode INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS published (
+        path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, sha256 TEXT NOT NULL
+        ) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS base (artifact TEXT PRIMARY KEY, lines BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS cache (kind TEXT, key TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, key))",
-    "CREATE TABLE IF NOT EXISTS batch (artifact TEXT, snapshot TEXT, batch TEXT NOT NULL UNIQUE,"
-    " PRIMARY KEY (artifact, snapshot))",
-    "CREATE TABLE IF NOT EXISTS upload (batch TEXT, sha256 TEXT, key TEXT NOT NULL,"
-    " PRIMARY KEY (batch, sha256)) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS batch (
+        artifact TEXT, snapshot TEXT, batch TEXT NOT NULL UNIQUE, PRIMARY KEY (artifact, snapshot))""",
+    """CREATE TABLE IF NOT EXISTS upload (
+        batch TEXT, sha256 TEXT, key TEXT NOT NULL, PRIMARY KEY (batch, sha256)) WITHOUT ROWID""",
 )
 FINE_WINDOW = 100_000_000  # ns; kernels stamp files by a tick of at most 10 ms
 COARSE_WINDOW = 2_000_000_000  # ns; FAT and some network file systems keep two whole seconds
@@ -123,9 +125,14 @@ class State:
 
     def known(self, path_key: str, stat: os.stat_result) -> str | None:
         """Return the digest of a file whose stat is unchanged since it was hashed."""
-        row = self._one("SELECT size, mtime, ctime, inode, sha256 FROM seen WHERE path = ?", _raw(path_key))
-        seen = row and Seen._make(row)
+        seen = self.seen(path_key)
         return seen.sha256 if seen and seen.matches(stat) else None
+
+    def seen(self, path_key: str) -> Seen | None:
+        """Return the digest remembered of a file, with the stat that it holds for."""
+        sql = "SELECT size, mtime, ctime, inode, sha256 FROM seen WHERE path = ?"
+        row = self._one(sql, _raw(path_key))
+        return Seen._make(row) if row else None
 
     def known_under(self, folder_key: str) -> Mapping[str, Seen]:
         """Return all remembered digests of the files in a folder, by path key, in one query."""
@@ -160,7 +167,7 @@ class State:
     def publication(self, path_key: str) -> Published | None:
         """Return the file as labsync last published it or took note of it."""
         row = self._one("SELECT sha256, size, mtime FROM published WHERE path = ?", _raw(path_key))
-        return row and Published._make(row)
+        return Published._make(row) if row else None
 
     def publications_under(self, folder_key: str) -> Mapping[str, Published]:
         """Return all publications in a folder, by path key, in one query."""
@@ -184,7 +191,9 @@ class State:
     def base(self, name: str) -> Snapshot | None:
         """Return the snapshot that this disk last pulled or pushed of a made artifact."""
         row = self._one("SELECT lines FROM base WHERE artifact = ?", name)
-        return row and Snapshot.of(map(_entry, zlib.decompress(row[0]).decode().splitlines()))
+        if row is None:
+            return None
+        return Snapshot.of(map(_entry, zlib.decompress(row[0]).decode().splitlines()))
 
     def set_base(self, name: str, snapshot: Snapshot) -> None:
         """Keep the snapshot just pulled or pushed."""
@@ -197,7 +206,7 @@ class State:
     def get(self, kind: str, key: str) -> bytes | None:
         """Return a kept value."""
         row = self._one("SELECT value FROM cache WHERE kind = ? AND key = ?", kind, key)
-        return row and bytes(row[0])
+        return bytes(row[0]) if row else None
 
     def put(self, kind: str, key: str, value: bytes) -> None:
         """Keep a value, in place of the one before."""
@@ -253,8 +262,8 @@ class State:
 
         self._database.write(work)
 
-    def _one(self, sql: str, *key: str | bytes) -> tuple[object, ...] | None:
-        row: tuple[object, ...] | None = self._database.read(lambda c: c.execute(sql, key).fetchone())
+    def _one(self, sql: str, *key: str | bytes) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._database.read(lambda c: c.execute(sql, key).fetchone())
         return row
 
 

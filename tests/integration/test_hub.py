@@ -202,5 +202,5 @@ def test_transformers_loads_a_model_through_the_hub(hub: Hub, tmp_path: Path) ->
     width, count = map(int, done.stdout.split())
     assert width == 8
     assert count > 100
-    assert any(r.path == "/org/bert/resolve/main/config.json" for r in hub.requests)
+    assert any(r.path.endswith("/config.json") for r in hub.requests)
     assert len(hub.cdn.requests) >= 1

@@ -52,7 +52,7 @@ def put(
 
 
 def refuse_in_the_way(target: Path) -> None:
-    """Raise RefusedError for a link, ConflictError for a folder or device; a regular file or nothing passes."""
+    """Raise RefusedError for a link, ConflictError for a folder or device; nothing and a file pass."""
     found = lstat(target)
     if found is None or stat.S_ISREG(found.st_mode):
         return

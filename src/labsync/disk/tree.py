@@ -6,13 +6,14 @@ import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from labsync.atomic import disk_errors, make_dirs, refuse_links
 from labsync.disk.hashing import Looked, digests, hash_file
 from labsync.disk.marker import Marker
 from labsync.disk.placing import device_of, lstat, nearest, put, refuse_in_the_way, set_aside
 from labsync.disk.walk import Walked, walk
-from labsync.errors import DiskError, LockedError, RefusedError
+from labsync.errors import ConflictError, DiskError, LockedError, RefusedError
 from labsync.names import safe_join
 from labsync.places import Found, FoundState, Inventory
 from labsync.report import Skipped
@@ -20,13 +21,14 @@ from labsync.snapshot import FileEntry
 from labsync.state import Observed, path_key
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from labsync.disk.hashing import Digested
     from labsync.manifest.model import Artifact
     from labsync.places import Replace
     from labsync.snapshot import Snapshot
-    from labsync.state import Published, State
+    from labsync.state import Published, Seen, State
 
 EXECUTABLE = 0o755
 PLAIN = 0o644
@@ -51,7 +53,7 @@ class TreeHome:
         self._state_dir = state_dir
         self._file_name = ""
         if artifact.is_file:
-            self._file_name = file_name or artifact.origin.rstrip("/").rpartition("/")[2]
+            self._file_name = file_name or _last_segment(artifact.origin)
         self._marker = Marker(state_dir, artifact.name)
         self._key = path_key(self._path, root)
 
@@ -64,14 +66,12 @@ class TreeHome:
     def stage(self) -> Path:
         """`.labsync/stage`, or `.labsync-stage` on the artifact's own file system where that is another."""
         with disk_errors(self._path):
-            target = self._path.parent if self._artifact.is_file else self._path
-            device = device_of(target)
-            if device_of(self._state_dir) == device:
-                stage = self._state_dir / "stage"
-            elif self._path.exists() and device_of(nearest(target).parent) != device:
-                stage = nearest(target) / STAGE  # the folder itself is a mount point
-            else:
-                stage = (nearest(target).parent if target.exists() else nearest(target)) / STAGE
+            device = device_of(self._path.parent if self._artifact.is_file else self._path)
+            stage = self._state_dir / "stage"
+            if device_of(self._state_dir) != device:
+                # A folder that is itself a link or a mount point has its stage inside.
+                beside = device_of(self._path.parent) == device
+                stage = nearest(self._path.parent if beside else self._path) / STAGE
             make_dirs(stage)
         return stage
 
@@ -81,13 +81,13 @@ class TreeHome:
         if not self._exists():
             return Inventory({}, complete=complete, exists=False)
         walked = self._walk()
-        known = {} if rehash else self._state.known_under(self._folder_key)
-        published = self._state.publications_under(self._folder_key)
+        known = {} if rehash else self._known()
+        published = self._published()
         files = {
             path: self._found(path, digest, published.get(walked.files[path].key))
             for path, digest in sorted(digests(walked.files, known, self._state).items())
         }
-        return Inventory(files, walked.skipped, complete, bool(files) or not self._artifact.is_file)
+        return Inventory(files, walked.skipped, complete)
 
     def source(self, path: str) -> Path:
         """Return where the bytes of a file lie."""
@@ -102,8 +102,7 @@ class TreeHome:
         target = self._target(entry.path)
         key = path_key(target, self._root)
         with disk_errors(target):
-            if not self._artifact.is_file:
-                refuse_links(self._path, entry.path)
+            self._clear_way(entry.path)
             make_dirs(target.parent)
             staged.chmod(EXECUTABLE if entry.executable else PLAIN)
             since, before = time.time_ns(), staged.stat()
@@ -132,7 +131,7 @@ class TreeHome:
 
     def _record(self, snapshot: Snapshot) -> None:
         files = self._walk().files
-        published = self._state.publications_under(self._folder_key)
+        published = self._published()
         unsure = {
             entry.path: looked
             for entry in snapshot
@@ -140,7 +139,7 @@ class TreeHome:
         }
         if not unsure:
             return
-        found = digests(unsure, self._state.known_under(self._folder_key), self._state)
+        found = digests(unsure, self._known(), self._state)
         self._state.record_all(
             (unsure[path].key, digest.stat, digest.sha256)
             for path, digest in found.items()
@@ -162,9 +161,17 @@ class TreeHome:
         item = hash_file(str(target), key)
         return item is not None and item.sha256 == published.sha256
 
-    @property
-    def _folder_key(self) -> str:
-        return path_key(self._path.parent, self._root) if self._artifact.is_file else self._key
+    def _known(self) -> Mapping[str, Seen]:
+        if not self._artifact.is_file:
+            return self._state.known_under(self._key)
+        seen = self._state.seen(self._key)
+        return {self._key: seen} if seen else {}
+
+    def _published(self) -> Mapping[str, Published]:
+        if not self._artifact.is_file:
+            return self._state.publications_under(self._key)
+        published = self._state.publication(self._key)
+        return {self._key: published} if published else {}
 
     def _target(self, path: str) -> Path:
         if not self._artifact.is_file:
@@ -174,6 +181,15 @@ class TreeHome:
                 f"`{self._artifact.name}` is the one file `{self._file_name}`, not `{path}`", path=path
             )
         return self._path
+
+    def _clear_way(self, path: str) -> None:
+        if self._artifact.is_file:
+            return
+        if self._path.exists() and not self._path.is_dir():
+            raise ConflictError(
+                f"`{self._path}` is a file where a folder must go", path=str(self._path), hint="move it away"
+            )
+        refuse_links(self._path, path)
 
     def _exists(self) -> bool:
         with disk_errors(self._path):
@@ -215,8 +231,11 @@ def judge(digest: Digested, published: Published | None) -> FoundState:
 
 
 def _is_known(entry: FileEntry, looked: Looked, published: Published | None) -> bool:
-    return (
-        published is not None
-        and published.sha256 == entry.sha256
-        and published.is_untouched(looked.stat)
-    )
+    return published is not None and published.sha256 == entry.sha256 and published.is_untouched(looked.stat)
+
+
+def _last_segment(origin: str) -> str:
+    """Return the URL's last segment, decoded where URLs are encoded."""
+    if origin.startswith(("http://", "https://")):
+        return unquote(urlsplit(origin).path.rpartition("/")[2])
+    return origin.rpartition("/")[2]

@@ -56,12 +56,7 @@ def _entries(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     pending = [("", str(root))]
     while pending:
         prefix, folder = pending.pop()
-        try:
-            with disk_errors(Path(folder)), os.scandir(folder) as entries:
-                children = list(entries)
-        except FileNotFoundError:
-            continue
-        for entry in children:
+        for entry in _children(folder):
             if entry.name.startswith(OWN) or entry.name.endswith(NEW):
                 continue
             path = prefix + entry.name
@@ -69,6 +64,15 @@ def _entries(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 pending.append((path + "/", entry.path))
             else:
                 yield path, entry
+
+
+def _children(folder: str) -> list[os.DirEntry[str]]:
+    with disk_errors(Path(folder)):
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
 
 
 def _refusal(path: str, mode: int) -> str:

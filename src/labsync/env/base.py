@@ -90,6 +90,10 @@ class EnvironmentRequest:
 class Manager(Protocol):
     """Makes environments of one kind; the frame around it (`labsync.env.build`) is the same for all."""
 
+    @property
+    def variable(self) -> str:
+        """The environment variable that names the prefix to programs in it."""
+
     def create(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
         """Make the environment at its final path `prefix`, with every locked package and nothing else.
 

@@ -1,22 +1,22 @@
 """The environment's lock: conda-lock's file format, version 1, which conda-lock and conda can read.
 
-    version: 1
-    metadata:
-      content_hash: {linux-64: <digest of the spec>}
-      channels: []
-      platforms: [linux-64]
-      sources: [mlgpu.yaml]
-      custom_metadata: {python: '3.11'}
-    package:
-    - name: six
-      version: '1.16.0'
-      manager: pip
-      platform: linux-64
-      dependencies: {}
-      url: https://…/six-1.16.0-py2.py3-none-any.whl
-      hash: {sha256: <64 hex digits>}
-      category: main
-      optional: false
+version: 1
+metadata:
+  content_hash: {linux-64: <digest of the spec>}
+  channels: []
+  platforms: [linux-64]
+  sources: [mlgpu.yaml]
+  custom_metadata: {python: '3.11'}
+package:
+- name: six
+  version: '1.16.0'
+  manager: pip
+  platform: linux-64
+  dependencies: {}
+  url: https://…/six-1.16.0-py2.py3-none-any.whl
+  hash: {sha256: <64 hex digits>}
+  category: main
+  optional: false
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from __future__ import annotations
 import platform
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import urlsplit
 
 from labsync import atomic
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from labsync.env.spec import EnvironmentFile
 
 VERSION = "1"
+PackageManager = Literal["conda", "pip"]
+MANAGERS: tuple[PackageManager, ...] = get_args(PackageManager)
 _TOP = ("version", "metadata", "package")
 _METADATA = (
     "content_hash", "channels", "platforms", "sources", "time_metadata", "git_metadata",
@@ -63,7 +65,7 @@ class LockedPackage:
     version: str
     url: str
     sha256: str
-    manager: Literal["conda", "pip"] = "pip"
+    manager: PackageManager = "pip"
     dependencies: tuple[tuple[str, str], ...] = ()
 
 
@@ -81,7 +83,11 @@ class EnvironmentLock:
 def current_platform() -> str:
     """Return conda's name of this machine's platform."""
     system, machine = platform.system(), platform.machine().lower()
-    names = {("Linux", "x86_64"): "linux-64", ("Darwin", "arm64"): "osx-arm64", ("Darwin", "x86_64"): "osx-64"}
+    names = {
+        ("Linux", "x86_64"): "linux-64",
+        ("Darwin", "arm64"): "osx-arm64",
+        ("Darwin", "x86_64"): "osx-64",
+    }
     return names.get((system, machine), f"{system.lower()}-{machine}")
 
 
@@ -111,7 +117,9 @@ def read_env_lock(path: Path, target: str | None = None) -> EnvironmentLock:
             hint="`labsync env lock` makes it",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"the environment's lock `{path}` cannot be read: {error}", path=str(path)) from error
+        raise InvalidError(
+            f"the environment's lock `{path}` cannot be read: {error}", path=str(path)
+        ) from error
     return parse_env_lock(text, str(path), target or current_platform())
 
 
@@ -183,7 +191,7 @@ def _packages(rows: Sequence, target: str, issues: Issues) -> Iterator[LockedPac
 def _package(row: Section) -> LockedPackage | None:
     before = len(row.issues.found)
     name, version, url = row.text("name"), row.text("version"), row.text("url")
-    manager = row.choice("manager", ("pip", "conda"), "pip")
+    manager = row.choice("manager", MANAGERS, "pip")
     hashes = row.section("hash")
     sha256 = hashes.text("sha256") if hashes else ""
     if not is_sha256(sha256):

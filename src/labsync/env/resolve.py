@@ -68,7 +68,7 @@ def lock_pip(
     spec: EnvironmentFile,
     target: Target,
     home: Path,
-    indexes: PackageIndexes = PackageIndexes(),  # noqa: B008  frozen
+    indexes: PackageIndexes = PackageIndexes(),
     *,
     offline: bool = False,
 ) -> EnvironmentLock:
@@ -90,7 +90,9 @@ def lock_pip(
     tools = Tools(home, home / "env-lock.log", offline)
     rows: tuple[LockedPackage, ...] = ()
     if spec.requirements:
-        resolved = _compile(spec, f"{machine}-manylinux_{target.glibc.replace('.', '_')}", minor, all_indexes, tools)
+        resolved = _compile(
+            spec, f"{machine}-manylinux_{target.glibc.replace('.', '_')}", minor, all_indexes, tools
+        )
         tags = _wheel_tags(minor, machine, target.glibc)
         rows = tuple(_locked(package, tags, spec) for package in _tables(resolved, "packages"))
     source = Path(spec.path).name
@@ -101,7 +103,7 @@ def _compile(
     spec: EnvironmentFile, platform_tag: str, minor: str, indexes: PackageIndexes, tools: Tools
 ) -> Mapping[str, object]:
     tools.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="labsync-lock-", dir=tools.home) as work:
+    with tempfile.TemporaryDirectory(prefix="labsync-lock-") as work:
         asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
         asked.write_text("".join(f"{line}\n" for line in spec.requirements), "utf-8")
         tools.uv(

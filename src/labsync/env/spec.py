@@ -1,13 +1,13 @@
 """The environment's spec: a conda `environment.yml` of which manager venv can install all.
 
-    name: mlgpu
-    channels: [conda-forge]          # nothing comes from them here
-    pip-repositories: [https://download.pytorch.org/whl/cu121]
-    dependencies:
-      - python=3.11
-      - pip
-      - pip:
-        - transformers>=5.18
+name: mlgpu
+channels: [conda-forge]          # nothing comes from them here
+pip-repositories: [https://download.pytorch.org/whl/cu121]
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+    - transformers>=5.18
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def read_spec(path: Path) -> EnvironmentFile:
             hint="write it, or take `spec:` out of the manifest's `environment:`",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"the environment's spec `{path}` cannot be read: {error}", path=str(path)) from error
+        raise InvalidError(
+            f"the environment's spec `{path}` cannot be read: {error}", path=str(path)
+        ) from error
     return parse_spec(text, str(path))
 
 
@@ -119,13 +121,15 @@ def _conda_line(item: Node, python: str, top: Section) -> str:
     if match := _PYTHON.fullmatch(text):
         constraint = match[1].strip()
         if constraint and not all(map(_CLAUSE.fullmatch, re.split(r"[,\s]+(?=[<>=!0-9])", constraint))):
-            top.issues.add(item.line, f"dependencies: `{text}` is not understood, write it like `python=3.11`")
+            top.issues.add(
+                item.line, f"dependencies: `{text}` is not understood, write it like `python=3.11`"
+            )
         return constraint
     if not _PIP.fullmatch(text):
         shown = f"`{text}`" if text else "this entry"
         top.issues.add(
             item.line,
-            f"dependencies: {shown} comes from conda, which manager `venv` does not install; put it under `pip:`",
+            f"dependencies: {shown} is conda's, which manager `venv` does not install; put it under `pip:`",
         )
     return python
 
@@ -140,7 +144,8 @@ def _pip_lines(section: Section, indexes: list[str]) -> list[str]:
             lines.append(line.strip())
         else:
             section.report(
-                "pip", f"`{line}` is not a plain requirement like `six>=1.16`; git libraries go under `libraries:`"
+                "pip",
+                f"`{line}` is not a plain requirement like `six>=1.16`; git libraries go under `libraries:`",
             )
     return lines
 

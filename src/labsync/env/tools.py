@@ -40,9 +40,7 @@ class Tools:
     log: Path
     offline: bool = False
 
-    def uv(
-        self, arguments: Sequence[str], doing: str, *, env: Mapping[str, str] | None = None
-    ) -> Completed:
+    def uv(self, arguments: Sequence[str], doing: str, *, env: Mapping[str, str] | None = None) -> Completed:
         """Run uv; raises EnvironmentFailedError (13) that says what `doing` names could not be done."""
         offline = ("--offline",) if self.offline else ()
         return self.run([find_uv(), *arguments, *offline], doing, env=env)
@@ -66,7 +64,9 @@ class Tools:
     def failed(self, what: str, hint: str = "") -> EnvironmentFailedError:
         """Return an error of this build; the log's place is part of its hint."""
         log = f"the whole output is in `{self.log}`"
-        return EnvironmentFailedError(redact(what), hint=f"{hint}; {log}" if hint else log, path=str(self.log))
+        return EnvironmentFailedError(
+            redact(what), hint=f"{hint}; {log}" if hint else log, path=str(self.log)
+        )
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         ours = {key: value for key, value in os.environ.items() if key not in _MISLEADING}

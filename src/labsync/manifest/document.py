@@ -62,8 +62,13 @@ class Pair:
 class Mapping:
     """A mapping whose keys are distinct strings, in the order they were written."""
 
-    pairs: dict[str, Pair]
+    by_key: dict[str, Pair]
     line: int
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The keys with their values, in the order they were written."""
+        return tuple(self.by_key.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def read_document(text: str, issues: Issues) -> Node | None:
 
 def _report_secrets(text: str, line: int, issues: Issues) -> None:
     for what in find_secrets(text):
-        issues.add(line, f"looks like {what}; secrets do not belong in a manifest, take it out and revoke it")
+        issues.add(line, f"looks like {what}; secrets do not belong in this file: take it out and revoke it")
 
 
 def _events(text: str, issues: Issues) -> Iterator[Event]:
@@ -155,7 +160,7 @@ class _Composer:
                 documents += 1
             if documents > 1:
                 self._issues.add(
-                    event.start_mark.line + 1, "a manifest is one YAML document, here begins another"
+                    event.start_mark.line + 1, "only one YAML document is allowed, here begins another"
                 )
                 return root
             if isinstance(event, NodeEvent):

@@ -6,7 +6,7 @@ import os.path
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from labsync.manifest.schema import did_you_mean
 from labsync.names import path_problem
@@ -28,7 +28,7 @@ class WrittenOrigin:
     """An origin taken apart.
 
     `url` is without the revision, and absolute for `file:`; `written` is `url` as the user wrote it.
-    `file_name` is the URL's last segment for an origin that is one file, empty otherwise.
+    `file_name` is the URL's last segment (decoded over http) for one file, empty for a folder.
     """
 
     sort: Sort
@@ -123,9 +123,11 @@ def _url(scheme: str, text: str) -> WrittenOrigin | str:
     sort: Sort = "s3" if scheme == "s3" else "url"
     path = text.split("://", 1)[1].partition("/")[2] if sort == "s3" else parts.path
     name = path.rpartition("/")[2]
+    if scheme in {"http", "https"}:
+        name = unquote(name)
     if not parts.netloc or "::" in text:
         return f"is not `{scheme}://…`"
-    if name and (problem := path_problem(name)):
+    if name and (problem := path_problem(name) or ("has a `/` in its name" if "/" in name else None)):
         return f"names a file that {problem}"
     if scheme in {"http", "https"} and not name:
         return "names no file"

@@ -101,16 +101,16 @@ class Section:
     @property
     def written(self) -> tuple[str, ...]:
         """The keys as written, in their order."""
-        return tuple(self.node.pairs)
+        return tuple(self.node.by_key)
 
     def find(self, key: str) -> Node | None:
         """Return the value of a key, None when it is absent."""
-        pair = self.node.pairs.get(key)
+        pair = self.node.by_key.get(key)
         return pair.value if pair else None
 
     def line(self, key: str = "") -> int:
         """Return the line of a key, or of the mapping where the key is absent."""
-        pair = self.node.pairs.get(key)
+        pair = self.node.by_key.get(key)
         return pair.line if pair else self.node.line
 
     def name(self, key: str) -> str:

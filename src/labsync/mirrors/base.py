@@ -128,8 +128,8 @@ class Mirror(Reader, Protocol):
     """A place where data and indexes are written once and only heads move. Safe for several threads.
 
     Errors are those of `Reader`; besides, every writing method raises RefusedError when the mirror
-    has no conditional writes and the manifest does not say `single_writer`, NotAllowedError when it
-    is not writable, DiskError when a directory mirror's disk is full.
+    has no conditional writes and the manifest does not say `single_writer`, NotAllowedError when a
+    bucket may not be written, DiskError when a directory mirror's disk is full or cannot be written.
     """
 
     @property

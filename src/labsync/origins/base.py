@@ -62,4 +62,8 @@ class Resolver(Protocol):
 
 
 class Origin(Reader, Resolver, Protocol):
-    """A kind of place that artifacts come from; one instance serves all artifacts of its scheme."""
+    """A kind of place that artifacts come from; one instance serves all artifacts of its scheme.
+
+    `read` also takes an entry of negative size, for a file whose size the origin does not tell: it then
+    takes all that comes.
+    """

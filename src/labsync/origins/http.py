@@ -7,6 +7,7 @@ server, never goes from https to http, and never names a query string or a passw
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from labsync.places import Advance
     from labsync.snapshot import FileEntry
 
-    Explain: TypeAlias = Callable[[Answer], LabsyncError | None]
+    Explain: TypeAlias = Callable[[Answer], LabsyncError]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
@@ -63,22 +64,23 @@ def _server(url: SplitResult) -> tuple[str, str | None, int]:
 
 
 class HttpReader:
-    """Reads files over HTTP; safe for several threads.
-
-    `explain` may turn an answer of status 400 and above into a better error than its status tells;
-    None leaves it to the status.
-    """
+    """Reads files over HTTP; safe for several threads."""
 
     def __init__(
         self,
         *,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
-        explain: Explain | None = None,
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
-        self._explain = explain
+        self._explain: Explain = status_error
         self._pools: dict[str, PoolManager] = {}
+
+    def explaining(self, explain: Explain) -> HttpReader:
+        """Return a reader on the same connections whose failed answers become the errors of `explain`."""
+        other = copy.copy(self)
+        other._explain = explain
+        return other
 
     def read(
         self,
@@ -131,7 +133,7 @@ class HttpReader:
             response, answer = self._request(method, url, headers)
         try:
             if answer.status not in {200, 206, 416}:
-                raise (self._explain and self._explain(answer)) or status_error(answer)
+                raise self._explain(answer)
             yield response, answer
         finally:
             response.close()  # a connection whose answer was read to its end is in the pool again already

@@ -57,7 +57,7 @@ class _Loader(SourceFileLoader):
         super().exec_module(module)
         if defined:
             # `nms` asks whether the compiled part was loaded, which is no longer the question.
-            setattr(sys.modules[f"{_NAME}.ops.boxes"], "_assert_has_ops", _nothing)
+            sys.modules[f"{_NAME}.ops.boxes"].__dict__["_assert_has_ops"] = _nothing
 
 
 def _nothing() -> None:

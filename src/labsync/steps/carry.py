@@ -11,9 +11,12 @@ from labsync.errors import NotFoundError, UsageError
 from labsync.events import Note, TransferEnded, TransferPlanned
 from labsync.mirrors.base import Located
 from labsync.mirrors.records import new_batch
+from labsync.places import Ref
 from labsync.plan import Goal, Plan, locate, make_plan
 from labsync.report import ErrorReport, Transferred
-from labsync.transfer.engine import Engine, Work
+from labsync.steps.fetched import FetchedFirst
+from labsync.transfer.engine import Engine, workload
+from labsync.transfer.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from labsync.disk.base import Home
     from labsync.manifest.model import Artifact
     from labsync.names import ArtifactName
-    from labsync.places import Ref
     from labsync.plan import Route
     from labsync.steps.lab import Lab
-    from labsync.transfer.engine import Outcome as EngineOutcome
+    from labsync.steps.fetched import FetchedFirst
+from labsync.transfer.engine import Outcome as EngineOutcome
 
 ASK_ABOVE = 1 << 30
 
@@ -67,8 +70,6 @@ def prepare(lab: Lab, artifact: Artifact, goal: Goal, home: Home | None) -> Task
     """Plan a goal; where content must be written, into a batch that is journalled before its first byte."""
     if goal.to_mirror and any(entry.sha256 not in goal.mirrored for entry in goal.wanted):
         batch = lab.state.open_batch(artifact.name, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc)))
-        from labsync.places import Ref
-
         done = {sha256: Ref(key) for sha256, key in lab.state.uploaded(batch).items()}
         prefix = f"{artifact.name}/{batch}/"
         goal = replace(goal, mirrored={**done, **goal.mirrored}, key_prefix=prefix)
@@ -87,34 +88,35 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
         return Carried(unmet, Transferred(), {})
     ensure_room(lab, tasks)
     _announce_upload(lab, tasks)
-    lab.observe(TransferPlanned(title, len(routes), sum(route.entry.size for route in routes)))
+    lab.observe(TransferPlanned(title, *workload(routes)))
     try:
         outcome = _execute(lab, tasks, routes)
     finally:
         lab.observe(TransferEnded())
     failures = tuple(ErrorReport.of(f.error, f.route.artifact) for f in outcome.failures)
-    written = {(r.artifact, r.entry.sha256): r.key for r in outcome.mirrored}
+    written = {(r.artifact, r.entry.sha256): r.key for r in outcome.written}
     return Carried(unmet + failures, outcome.transferred, written)
 
 
 def _execute(lab: Lab, tasks: Sequence[Task], routes: Sequence[Route]) -> EngineOutcome:
-    by_name = {task.artifact.name: task for task in tasks}
     for task in tasks:
         if task.home is not None and any(route.publications for route in task.plan.routes):
             task.home.begin()
 
     def on_written(route: Route) -> None:
-        batch = route.key.split("/")[2]
-        lab.state.record_upload(batch, route.entry.sha256, route.key)
+        lab.state.record_upload(route.key.split("/")[2], route.entry.sha256, route.key)
 
-    work = Work(
-        homes={name: task.home for name, task in by_name.items() if task.home is not None},
-        origins={name: lab.origin(task.artifact) for name, task in by_name.items() if task.goal.origin},
-        mirror=lab.mirror if lab.has_mirror else None,
-        stage=lab.fetched_dir,
-        on_written=on_written,
-    )
-    return Engine(lab.options.jobs, lab.observe).execute(routes, work)
+    work = {
+        task.artifact.name: Work(
+            stage=lab.stage_dir,
+            home=task.home,
+            origin=FetchedFirst(lab.origin(task.artifact), lab.fetched_dir) if task.goal.origin else None,
+            mirror=lab.mirror if lab.has_mirror else None,
+            on_written=on_written,
+        )
+        for task in tasks
+    }
+    return Engine(jobs=lab.options.jobs, observer=lab.observe).execute(routes, work)
 
 
 def _unmet(task: Task) -> ErrorReport:

@@ -97,25 +97,25 @@ def _tools(lab: Lab) -> Check | None:
 
 
 def _environment(lab: Lab) -> Check | None:
-    spec = lab.manifest.environment
-    if spec is None:
+    if lab.manifest.environment is None:
         return None
-    from labsync.steps.environment import environment_link
+    from labsync.steps.environment import environment_finding
 
-    link = environment_link(lab)
-    if link.exists():
-        return Check("environment", "ok", f"{link} -> {link.resolve()}")
-    return Check("environment", "warning", f"{spec.name} is not built", "`labsync env build`")
+    built = environment_finding(lab)
+    if built.state == "ok":
+        return Check("environment", "ok", built.prefix)
+    return Check("environment", "warning", f"{built.name} is {built.state}", "`labsync env build`")
 
 
 def _kernel(lab: Lab) -> Check | None:
     if lab.manifest.environment is None:
         return None
-    from labsync.steps.environment import kernel_finding
+    from labsync.steps.environment import environment_finding, kernel_finding
 
-    state = kernel_finding(lab)
-    hint = "" if state == "ok" else "`labsync kernel`"
-    return Check("kernel", "ok" if state == "ok" else "warning", state, hint)
+    state = kernel_finding(lab, environment_finding(lab)).state
+    if state == "ok":
+        return Check("kernel", "ok", "registered")
+    return Check("kernel", "warning", state, "`labsync kernel` registers and proves it")
 
 
 def _gpu(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks

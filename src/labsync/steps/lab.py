@@ -68,9 +68,14 @@ class Lab:
         return "mirror" in self.__dict__
 
     @property
-    def fetched_dir(self) -> Path:
-        """Where `lock` leaves the bytes it had to read, for `pull` to use."""
+    def stage_dir(self) -> Path:
+        """Where bytes are staged that get no place on the disk."""
         return self.manifest.state_dir / "stage"
+
+    @property
+    def fetched_dir(self) -> Path:
+        """Where `lock` leaves the bytes it had to read, named by SHA-256, for `pull` to use."""
+        return self.manifest.state_dir / "fetched"
 
     def mirrors(self, artifact: Artifact) -> bool:
         """Say whether the artifact is written to the mirror by this command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 ASK_ABOVE = 1 << 30
-UNKNOWN_SIZE = 1 << 62
 
 
 @dataclass
@@ -129,11 +129,10 @@ def _known(listed: Listed) -> LockedFile:
 
 def _read_once(lab: Lab, artifact: Artifact, revision: str, listed: Listed) -> LockedFile:
     """Fetch a file whose digest nobody knows; it stays in the stage, where `pull` finds it."""
-    staged = lab.fetched_dir / f"unknown-{abs(hash((artifact.name, listed.path))):x}.part"
+    staged = lab.fetched_dir / f"{secrets.token_hex(8)}.part"
     with atomic.disk_errors(staged):
         atomic.make_dirs(staged.parent)
-    size = listed.size if listed.size >= 0 else UNKNOWN_SIZE
-    entry = FileEntry(listed.path, "", size, listed.executable)
+    entry = FileEntry(listed.path, "", listed.size, listed.executable)
     ref = Ref(artifact.origin, revision=revision, path=listed.path)
     try:
         lab.origin(artifact).read(ref, entry, staged, 0, lambda n: lab.observe(BytesMoved(n)))
@@ -141,7 +140,7 @@ def _read_once(lab: Lab, artifact: Artifact, revision: str, listed: Listed) -> L
         _check_blob(artifact, listed, staged, length)
         if _has_room(lab, length):
             atomic.fsync_file(staged)
-            atomic.rename(staged, lab.fetched_dir / f"{sha256}.part")
+            atomic.rename(staged, lab.fetched_dir / sha256)
     finally:
         staged.unlink(missing_ok=True)
     return _known_after(listed, sha256, length)

@@ -13,6 +13,7 @@ from labsync.report import ErrorReport, Transferred
 from labsync.snapshot import EMPTY, Snapshot
 from labsync.steps.carry import Carried, Task, carry_out, prepare
 from labsync.steps.conflicts import pull_conflict
+from labsync.steps.fetched import drop
 from labsync.steps.goals import find_index, sourced_goal
 from labsync.steps.publish import publish_sourced
 
@@ -144,6 +145,7 @@ def _settle(lab: Lab, task: Task, carried: Carried) -> list[ErrorReport]:
             publish_sourced(lab, task.artifact, located)
         if task.home is not None and not carried.failed(name):
             task.home.finish(task.goal.wanted)
+            drop(lab.fetched_dir, task.goal.wanted)
         if task.goal.made:
             failed = {error.path for error in carried.errors if error.artifact == name}
             lab.state.set_base(name, _base_after(task, failed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from labsync.transfer.engine import Engine, Failure, Outcome, Work, workload
+from labsync.transfer.engine import Engine, Failure, Outcome, workload
+from labsync.transfer.work import Work
 
 __all__ = ["Engine", "Failure", "Outcome", "Work", "workload"]

@@ -27,17 +27,17 @@ from labsync.names import escape
 from labsync.transfer.parts import Part, Stages, claim
 from labsync.transfer.retry import ATTEMPTS, Limiter, RetryBudget, backoff
 from labsync.transfer.schedule import PARKED
-from labsync.transfer.verify import DiskReader, UnreadableError, verify
+from labsync.transfer.verify import UnreadableError, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
     from labsync.disk.base import Home
-    from labsync.mirrors.base import Mirror
     from labsync.places import Place, Reader
     from labsync.plan import Publication, Route, Source
     from labsync.transfer.ledger import Ledger
+    from labsync.transfer.work import Work
 
     Steps: TypeAlias = Generator[float, None, None]
 
@@ -45,33 +45,6 @@ _ELSEWHERE = (UnavailableError, NotFoundError, NotAllowedError, ChangedError, Un
 _TELLING: tuple[type[LabsyncError], ...] = (
     IntegrityError, UnavailableError, NotAllowedError, UnreadableError, ChangedError, NotFoundError,
 )  # fmt: skip
-
-
-def _nothing(route: Route) -> None:
-    del route
-
-
-@dataclass(frozen=True)
-class Work:
-    """Where the routes of one artifact read and write; a place is None when it must not be used.
-
-    `stage` is a folder for the part files of routes that publish nothing on the disk. `on_written`
-    is called, from any thread, after a route's bytes are in the mirror.
-    """
-
-    stage: Path
-    home: Home | None = None
-    origin: Reader | None = None
-    mirror: Mirror | None = None
-    on_written: Callable[[Route], None] = _nothing
-
-    def reader(self, place: Place) -> Reader | None:
-        """Return what reads from a place."""
-        if place == "origin":
-            return self.origin
-        if place == "mirror":
-            return self.mirror
-        return DiskReader(self.home) if self.home else None
 
 
 @dataclass(frozen=True)

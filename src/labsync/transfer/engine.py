@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from labsync.errors import InterruptedRunError, LabsyncError
 from labsync.events import Observer, ignore
-from labsync.transfer.carry import Carrier, Run, Work, is_direct
+from labsync.transfer.carry import Carrier, Run, is_direct
 from labsync.transfer.ledger import Ledger
 from labsync.transfer.parts import Stages
 from labsync.transfer.retry import Clock, Limiter, RetryBudget, SystemClock, roll
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from labsync.plan import Route
     from labsync.report import Transferred
     from labsync.transfer.schedule import Task
-
-__all__ = ["JOBS", "Engine", "Failure", "Outcome", "Work", "workload"]
+    from labsync.transfer.work import Work
 
 JOBS = 8
 

@@ -1,0 +1,127 @@
+"""Build an environment beside the old one, prove it, then switch.
+
+inputs' hash ─▶ intact? reused ─▶ sweep ─▶ manager ─▶ libraries ─▶ labsync ─▶ checks ─▶ stamp ─▶ switch
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labsync import atomic
+from labsync.env.base import manager_for
+from labsync.env.checks import check_imports, repair_torchvision
+from labsync.env.library import install_libraries
+from labsync.env.package import build_wheel
+from labsync.env.stamp import DIGITS, STAMP, hash_of, inputs_of, is_intact, prefix_of, write_stamp
+from labsync.env.switch import build_lock, check_name, current, switch
+from labsync.env.tools import Tools
+from labsync.errors import LabsyncError
+from labsync.events import Note, StageStarted
+from labsync.report import Built
+
+if TYPE_CHECKING:
+    from labsync.env.base import EnvironmentRequest, Manager
+    from labsync.events import Observer
+
+
+def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
+    """Make the environment that is asked for the current one of its name; `built` or `reused`.
+
+    An environment with the same inputs is used again, without starting any program. Otherwise it is
+    built at its own final path, checked, and switched in by one rename: whatever goes wrong before
+    that, the old one stays as it is and current. Raises EnvironmentFailedError (13), InvalidError
+    (3) for what this version cannot build, RefusedError (12) for a name that is not labsync's.
+    """
+    check_name(request.name)
+    manager = manager_for(request.manager)
+    inputs = inputs_of(request)
+    prefix = prefix_of(request, digest := hash_of(inputs))
+    if current(request.envs_dir, request.name) == prefix and is_intact(prefix, digest):
+        return Built(request.name, str(prefix), "reused")
+    with build_lock(request.envs_dir, request.name, observer):
+        state = "reused"
+        if not is_intact(prefix, digest):
+            observer(StageStarted("environment", f"building {prefix.name}"))
+            _sweep(request, prefix, observer)
+            _build(request, manager, prefix)
+            _sync(prefix)
+            write_stamp(prefix, inputs)
+            state = "built"
+        switch(request.envs_dir, request.name, prefix)
+    return Built(request.name, str(prefix), state)
+
+
+def environment_state(request: EnvironmentRequest) -> Built:
+    """Say how the environment stands, changing nothing: `ok`, `missing` or `stale`.
+
+    `prefix` is the current one, or the one to be built where there is none. Raises RefusedError
+    (12) as `build_environment` does.
+    """
+    check_name(request.name)
+    digest = hash_of(inputs_of(request))
+    wanted = prefix_of(request, digest)
+    now = current(request.envs_dir, request.name)
+    if now is None or not now.is_dir():
+        return Built(request.name, str(wanted), "missing")
+    state = "ok" if now == wanted and is_intact(wanted, digest) else "stale"
+    return Built(request.name, str(now), state)
+
+
+def _sweep(request: EnvironmentRequest, prefix: Path, observer: Observer) -> None:
+    """Remove what killed builds of this name left; the build lock says that nobody is at work there."""
+    pattern = re.compile(rf"{re.escape(request.name)}-[0-9a-f]{{{DIGITS}}}")
+    for folder in request.envs_dir.iterdir():
+        unfinished = folder == prefix or not (folder / STAMP).exists()
+        if pattern.fullmatch(folder.name) and unfinished and not folder.is_symlink():
+            observer(Note(f"removing the unfinished or damaged environment `{folder.name}`"))
+            _remove(folder)
+
+
+def _build(request: EnvironmentRequest, manager: Manager, prefix: Path) -> None:
+    tools = Tools(request.home, prefix.with_name(f"{prefix.name}.log"), request.offline)
+    tools.log.unlink(missing_ok=True)
+    try:
+        manager.create(request, prefix, tools)
+        install_libraries(request, prefix, tools)
+        _install_labsync(prefix, tools)
+        repair_torchvision(prefix, tools)
+        check_imports(prefix, ("labsync", *request.imports), tools)
+    except LabsyncError:
+        _remove(prefix)  # a half-made environment of several GB must not fill a small disk; the log stays
+        raise
+    tools.log.unlink(missing_ok=True)
+
+
+def _install_labsync(prefix: Path, tools: Tools) -> None:
+    with tempfile.TemporaryDirectory(prefix="labsync-wheel-", dir=prefix) as work:
+        wheel = build_wheel(Path(work))
+        # From a folder of wheels and not by its path: that would be recorded as where it came from.
+        # Without the cache: it would give an older build of the same version.
+        tools.uv(
+            [
+                "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--no-deps",
+                "--no-index", "--no-cache", "--find-links", str(wheel.parent), "labsync",
+            ],
+            "install labsync into the environment",
+        )  # fmt: skip
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        with atomic.disk_errors(folder):
+            shutil.rmtree(folder)
+
+
+def _sync(prefix: Path) -> None:
+    """Make the whole file system durable: uv fsyncs nothing, and the stamp must not outlive the files."""
+    descriptor = os.open(prefix, os.O_RDONLY)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    finally:
+        os.close(descriptor)

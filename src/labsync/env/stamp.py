@@ -1,0 +1,92 @@
+"""What an environment was built from, its digest, and the stamp that says the build came to its end.
+
+`<prefix>/labsync-stamp.json`, written last:
+
+    {"version": 1, "hash": <64 hex>, "inputs": {…}, "files": [paths that must be there]}
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from typing import TYPE_CHECKING
+
+import labsync
+from labsync import atomic
+from labsync.digest import sha256_bytes
+from labsync.env.package import package_digest
+from labsync.env.record import site_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from labsync.env.base import EnvironmentRequest
+
+VERSION = 1
+STAMP = "labsync-stamp.json"
+DIGITS = 12
+# Whether torchvision needs help was decided at the build, and depends on these even when they are inherited.
+_DECISIVE = ("torch", "torchvision")
+
+
+def inputs_of(request: EnvironmentRequest) -> Mapping[str, object]:
+    """Return everything that decides what the environment holds, as plain JSON values."""
+    packages = request.lock.packages if request.lock else ()
+    python = request.python
+    inherited = {name: _version(name) for name in _DECISIVE} | {"paths": list(python.site_packages)}
+    return {
+        "manager": request.manager,
+        "packages": sorted([one.manager, one.name, one.version, one.url, one.sha256] for one in packages),
+        "libraries": sorted([one.name, one.origin, one.commit] for one in request.libraries),
+        "imports": sorted(request.imports),
+        "labsync": [labsync.__version__, package_digest()],
+        "python": [str(python.executable), os.path.realpath(python.executable), python.version],
+        "inherit": inherited if request.inherit else None,
+    }
+
+
+def hash_of(inputs: Mapping[str, object]) -> str:
+    """Return the digest of the inputs."""
+    return sha256_bytes(json.dumps(inputs, sort_keys=True).encode())
+
+
+def prefix_of(request: EnvironmentRequest, digest: str) -> Path:
+    """Return the final path of the environment with these inputs."""
+    return request.envs_dir / f"{request.name}-{digest[:DIGITS]}"
+
+
+def write_stamp(prefix: Path, inputs: Mapping[str, object]) -> None:
+    """Say that the build came to its end; everything else is durable by then."""
+    site = site_packages(prefix)
+    files = [prefix / "bin" / "python", prefix / "pyvenv.cfg", *sorted(site.glob("*.pth"))]
+    files += sorted(site.glob("*.dist-info/RECORD"))
+    stamp = {
+        "version": VERSION,
+        "hash": hash_of(inputs),
+        "inputs": inputs,
+        "files": [path.relative_to(prefix).as_posix() for path in files if path.exists()],
+    }
+    atomic.write_bytes(prefix / STAMP, json.dumps(stamp, indent=1, sort_keys=True).encode())
+
+
+def is_intact(prefix: Path, digest: str) -> bool:
+    """Say whether the environment was built to the end from these inputs, and its main files are there."""
+    try:
+        stamp = json.loads((prefix / STAMP).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(stamp, dict) or stamp.get("version") != VERSION or stamp.get("hash") != digest:
+        return False
+    files = stamp.get("files")
+    return isinstance(files, list) and all(
+        isinstance(name, str) and (prefix / name).exists() for name in files
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

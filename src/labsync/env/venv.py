@@ -1,0 +1,87 @@
+"""Manager venv: an environment on an existing Python, its packages installed by uv from the lock."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from labsync import atomic
+from labsync.env.lock import normal_name
+from labsync.env.record import damaged_files, dist_infos, site_packages
+from labsync.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from labsync.env.base import EnvironmentRequest
+    from labsync.env.lock import LockedPackage
+    from labsync.env.tools import Tools
+
+INHERIT = "_labsync_inherit.pth"
+
+
+class VenvManager:
+    """Makes a virtual environment; with `inherit` it also sees the packages of the running Python."""
+
+    variable = "VIRTUAL_ENV"
+
+    def create(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
+        """Make the environment and install the locked wheels, each checked against its digest."""
+        packages = request.lock.packages if request.lock else ()
+        _check(request, packages)
+        tools.uv(
+            [
+                "venv", "--no-config", "--no-project", "--python", str(request.python.executable),
+                "--prompt", request.name, str(prefix),
+            ],
+            "make the virtual environment",
+        )  # fmt: skip
+        if request.inherit:
+            _inherit(prefix, request.python.site_packages)
+        if packages:
+            _install(packages, prefix, tools)
+
+
+def _check(request: EnvironmentRequest, packages: Sequence[LockedPackage]) -> None:
+    lock = request.lock
+    if conda := [package.name for package in packages if package.manager == "conda"]:
+        raise InvalidError(
+            f"the environment's lock holds packages of conda: {', '.join(conda[:5])}",
+            hint="manager `venv` installs wheels only; make the lock anew with `labsync env lock`",
+        )
+    if lock and lock.python and lock.python != request.python.minor:
+        raise InvalidError(
+            f"the environment's lock is for Python {lock.python}, and this is {request.python.version}",
+            hint=f"run labsync with Python {lock.python}, or make the lock anew with `labsync env lock`",
+        )
+
+
+def _inherit(prefix: Path, folders: Sequence[str]) -> None:
+    # A venv made from a venv sees only the base Python's packages, hence not `--system-site-packages`.
+    # `addsitedir` also runs the `.pth` files there, which editable installs need, and appends, so that
+    # the environment's own packages win.
+    lines = [f"import site; site.addsitedir({json.dumps(folder)})\n" for folder in folders]
+    atomic.write_bytes(site_packages(prefix) / INHERIT, "".join(lines).encode())
+
+
+def _install(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
+    requirements = prefix / "labsync-requirements.txt"
+    lines = [f"{one.name} @ {one.url} --hash=sha256:{one.sha256}\n" for one in packages]
+    atomic.write_bytes(requirements, "".join(lines).encode())
+    install = [
+        "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
+        "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements),
+    ]  # fmt: skip
+    tools.uv(install, "install the locked packages")
+    if _damaged(packages, prefix):
+        # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
+        tools.uv([*install, "--reinstall", "--no-cache"], "install the locked packages again")
+    if damaged := _damaged(packages, prefix):
+        raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
+
+
+def _damaged(packages: Sequence[LockedPackage], prefix: Path) -> list[str]:
+    installed = dist_infos(prefix)
+    names = [normal_name(package.name) for package in packages]
+    return [name for name in names if name not in installed or any(damaged_files(installed[name]))]

@@ -1,0 +1,318 @@
+"""A mirror in a folder: a disk that stays, a mounted bucket, or `.labsync/mirror` beside the manifest.
+
+Heads are numbered files, `<name>.000007.json`; the highest number wins and is the change mark, and
+`link(2)`, which never replaces a name, is the compare-and-swap. Where the file system has no hard
+links (FAT, some FUSE mounts) there is no compare-and-swap: such a mirror is written only when the
+manifest says `single_writer`, and names are then given by rename after a look that they are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from labsync.atomic import disk_errors, fsync_dir, make_dirs, refuse_links, share_blocks
+from labsync.digest import BLOCK, sha256_bytes
+from labsync.errors import (
+    DiskError,
+    IntegrityError,
+    InvalidError,
+    NotAllowedError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
+from labsync.mirrors.counter import RequestCounter
+from labsync.mirrors.records import (
+    MAX_HEAD,
+    MAX_STORED,
+    head_bytes,
+    head_key,
+    index_bytes,
+    index_key,
+    new_head,
+    parse_head,
+    parse_index,
+)
+from labsync.mirrors.source import expect_same, open_source, verified_blocks
+from labsync.names import safe_join
+from labsync.origins.sink import write_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from labsync.places import Advance, Ref
+    from labsync.report import MirrorRequests
+    from labsync.snapshot import FileEntry
+
+_NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]{6,18})\.json")
+_PROBE = ".labsync/probe"
+# EPERM is what link(2) says on Linux where the file system has no hard links.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class DirectoryMirror:
+    """Keys are files below `root`, which is made on the first write. Safe for several threads and boxes."""
+
+    def __init__(self, root: Path, *, single_writer: bool = False) -> None:
+        self._root = root
+        self._single_writer = single_writer
+        self._requests = RequestCounter()
+
+    @property
+    def url(self) -> str:
+        """The mirror's own address."""
+        return f"file://{self._root}"
+
+    def heads(self) -> Mapping[HeadName, str]:
+        """Return every head's name and number."""
+        self._requests.add("LIST")
+        found: dict[HeadName, str] = {}
+        for kind in self._listed(HEADS.rstrip("/")):
+            if not kind.startswith("."):
+                found.update({name: str(number) for name, number in self._numbers(kind).items()})
+        return found
+
+    def head(self, name: HeadName) -> Head:
+        """Return one head: the highest number's."""
+        self._requests.add("GET")
+        return self._head(name, self._number(name))
+
+    def index(self, index_id: str) -> Index:
+        """Return an index, its bytes checked against its id."""
+        self._requests.add("GET")
+        return parse_index(self._record(index_key(index_id), MAX_STORED), index_id)
+
+    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+        """Write the entry's bytes from `start` on into the file."""
+        self._requests.add("GET")
+        with self._opened(ref.location) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < (ref.offset or 0) + entry.size or (ref.offset is None and size != entry.size):
+                raise IntegrityError(
+                    f"`{ref.location}` has {size} bytes and cannot be `{entry.path}`", path=entry.path
+                )
+            blocks = self._blocks(file, ref.location, (ref.offset or 0) + start, entry.size - start)
+            write_blocks(blocks, entry, into, start, advance)
+
+    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
+        """Store the bytes under a key that is written once, sharing blocks where the disk can."""
+        self._requests.add("PUT")
+        path = self._path(key)
+
+        def fill(file: BinaryIO) -> None:
+            with open_source(staged, entry) as source:
+                if share_blocks(source, file):
+                    for block in verified_blocks(file, entry, BLOCK):
+                        advance(len(block))
+                    return
+                for block in verified_blocks(source, entry, BLOCK):
+                    with disk_errors(path):
+                        file.write(block)
+                    advance(len(block))
+
+        if not os.path.lexists(path) and self._create(path, fill):
+            return
+        with self._opened(key) as file:
+            expect_same(self._blocks(file, key, 0, entry.size + 1), entry, key)
+
+    def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
+        """Write the index, then make the next number the head, unless somebody else did."""
+        self._requests.add("PUT")
+        self._requests.add("PUT")
+        data = index_bytes(index)
+        head = new_head(name, index, sha256_bytes(data), expected)
+        self._write_index(head.index, data)
+        number = self._numbers(name.artifact.split("/")[0]).get(name, 0)
+        if str(number) != (expected.mark if expected else "0"):
+            raise _moved(name)
+        mark = number + 1
+        if not self._create_record(_numbered_key(name, mark), head_bytes(head)):
+            # NFS may repeat a link whose reply was lost, and then says that the name exists.
+            current = self._head(name, self._number(name))
+            if current.nonce != head.nonce:
+                raise _moved(name)
+        return replace(head, mark=str(mark))
+
+    def probe(self) -> bool:
+        """Say whether the file system has hard links, by making one beside the heads."""
+        first = self._path(f"{_PROBE}-{secrets.token_hex(8)}")
+        second = first.with_name(f"{first.name}-link")
+        with disk_errors(first):
+            make_dirs(first.parent)
+            first.touch(exist_ok=False)
+            try:
+                os.link(first, second)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+            finally:
+                first.unlink()
+                second.unlink(missing_ok=True)
+        return True
+
+    def requests(self) -> MirrorRequests:
+        """Return how many operations of the like of S3's requests were done so far."""
+        return self._requests.value()
+
+    # Heads.
+
+    def _numbers(self, kind: str) -> dict[HeadName, int]:
+        """Return the highest number of each head of one kind."""
+        found: dict[HeadName, int] = {}
+        for file in self._listed(f"{HEADS}{kind}"):
+            match = _NUMBERED.fullmatch(file)
+            name = match and HeadName.parse(f"{kind}/{match['name']}")
+            if match and name:
+                found[name] = max(found.get(name, 0), int(match["number"]))
+        return found
+
+    def _number(self, name: HeadName) -> int:
+        number = self._numbers(name.artifact.split("/")[0]).get(name)
+        if number is None:
+            raise NotFoundError(f"the mirror has no head `{name}`", path=head_key(name))
+        return number
+
+    def _head(self, name: HeadName, number: int) -> Head:
+        return parse_head(self._record(_numbered_key(name, number), MAX_HEAD), name, str(number))
+
+    def _write_index(self, index_id: str, data: bytes) -> None:
+        if not self._create_record(index_key(index_id), data):
+            parse_index(self._record(index_key(index_id), MAX_STORED), index_id)
+
+    # Reading.
+
+    def _path(self, key: str) -> Path:
+        path = safe_join(self._root, key)
+        with self._reading(key):
+            refuse_links(self._root, key)
+        return path
+
+    def _listed(self, folder: str) -> list[str]:
+        """Return the names in a folder of labsync's own; a mirror that does not exist yet has none."""
+        path = self._path(f"{folder}/any").parent
+        try:
+            with self._reading(folder):
+                return os.listdir(path)
+        except NotFoundError:
+            if self._root.is_symlink() and not self._root.exists():
+                raise UnavailableError(
+                    f"the mirror `{self._root}` is a link to a folder that is not there",
+                    safe="nothing was taken for deleted",
+                    hint="is its disk mounted?",
+                ) from None
+            return []
+
+    def _record(self, key: str, limit: int) -> bytes:
+        with self._opened(key) as file:
+            data = b"".join(self._blocks(file, key, 0, limit + 1))
+        if len(data) > limit:
+            raise InvalidError(f"`{key}` is larger than labsync's records can be", path=key)
+        return data
+
+    @contextlib.contextmanager
+    def _opened(self, key: str) -> Iterator[BinaryIO]:
+        """Open a plain file below the root, following no link and waiting for no pipe."""
+        path = self._path(key)
+        with self._reading(key):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise RefusedError(f"`{path}` is no plain file", path=str(path))
+            yield file
+
+    def _blocks(self, file: BinaryIO, key: str, start: int, count: int) -> Iterator[bytes]:
+        with self._reading(key):
+            file.seek(start)
+        while count > 0:
+            with self._reading(key):
+                block = file.read(min(BLOCK, count))
+            if not block:
+                return
+            count -= len(block)
+            yield block
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """Translate the OSErrors of looking at the mirror: only ENOENT means that something is absent."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError(f"the mirror has no `{key}`", path=key) from error
+        except PermissionError as error:
+            raise NotAllowedError(
+                f"`{error.filename or self._root}` may not be read", hint="check its owner and mode"
+            ) from error
+        except NotADirectoryError as error:
+            raise DiskError(f"`{error.filename}` is below a file, not a folder", hint="move it away") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise RefusedError(f"`{error.filename}` is a link and is not followed", path=key) from error
+            raise UnavailableError(
+                f"the mirror `{self._root}` cannot be read: {error.strerror}", hint="is its disk mounted?"
+            ) from error
+
+    # Writing.
+
+    def _create_record(self, key: str, data: bytes) -> bool:
+        def fill(file: BinaryIO) -> None:
+            file.write(data)
+
+        return self._create(self._path(key), fill)
+
+    def _create(self, path: Path, fill: Callable[[BinaryIO], None]) -> bool:
+        """Create a whole, durable file at `path`; False, and no change, when something is there."""
+        with disk_errors(path):
+            make_dirs(path.parent)
+            staged = path.with_name(f".{secrets.token_hex(8)}.labsync-new")
+            try:
+                with staged.open("x+b") as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                return self._name(staged, path)
+            finally:
+                staged.unlink(missing_ok=True)
+
+    def _name(self, staged: Path, path: Path) -> bool:
+        try:
+            os.link(staged, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._refuse_without_links()
+            if os.path.lexists(path):
+                return False
+            os.rename(staged, path)
+        fsync_dir(path.parent)
+        return True
+
+    def _refuse_without_links(self) -> None:
+        if not self._single_writer:
+            raise RefusedError(
+                f"the file system of `{self._root}` has no hard links, so two boxes could overwrite each other",
+                safe="nothing was published",
+                hint=f"if only one box writes: `mirror: {{url: {self.url}, single_writer: true}}`",
+            )
+
+
+def _numbered_key(name: HeadName, number: int) -> str:
+    return f"{HEADS}{name}.{number:06d}.json"
+
+
+def _moved(name: HeadName) -> HeadMovedError:
+    return HeadMovedError(
+        f"the head of `{name}` moved meanwhile", safe="nothing was moved", hint="run the same command again"
+    )

@@ -1,0 +1,26 @@
+"""Which kind of mirror an address names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labsync.errors import InvalidError
+from labsync.mirrors.directory import DirectoryMirror
+from labsync.mirrors.s3 import S3Mirror
+
+if TYPE_CHECKING:
+    from labsync.manifest.model import MirrorSpec
+    from labsync.mirrors.base import Mirror
+
+
+def open_mirror(spec: MirrorSpec) -> Mirror:
+    """Return the mirror of a manifest; nothing is asked or made before the first use."""
+    if spec.url.startswith("s3://"):
+        return S3Mirror(spec)
+    if spec.url.startswith("file:///"):
+        return DirectoryMirror(Path(spec.url.removeprefix("file://")), single_writer=spec.single_writer)
+    raise InvalidError(
+        f"`{spec.url}` is no address of a mirror",
+        hint="write `mirror: s3://bucket/prefix` or `mirror: ./folder` in the manifest",
+    )

@@ -1,0 +1,126 @@
+"""The file systems of fsspec, opened without caches, and their errors in labsync's words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+from labsync.errors import InvalidError, LabsyncError, NotAllowedError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fsspec import AbstractFileSystem
+
+    Info: TypeAlias = Mapping[str, object]
+
+FETCH = 8 << 20  # what an object store is asked for at once
+_S3 = {"s3", "s3a"}
+
+
+class FileSystems:
+    """Opens one file system for each scheme and server; safe for several threads."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[str, str], AbstractFileSystem] = {}
+        self._lock = threading.Lock()
+
+    def open(self, url: str) -> tuple[AbstractFileSystem, str]:
+        """Return the file system of a URL and the path in it.
+
+        Raises InvalidError for a scheme that fsspec does not know or whose package is missing.
+        """
+        scheme = url.partition(":")[0]
+        endpoint = _s3_endpoint() if scheme in _S3 else ""
+        with self._lock, file_errors(url):
+            if (scheme, endpoint) not in self._opened:
+                self._opened[scheme, endpoint] = _make(scheme, endpoint)
+            fs = self._opened[scheme, endpoint]
+        # Not `url_to_fs`: it reads `::` in a file's name as a chain of file systems.
+        return fs, fs._strip_protocol(url)
+
+
+def _s3_endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _make(scheme: str, endpoint: str) -> AbstractFileSystem:
+    import fsspec
+
+    try:
+        if scheme not in _S3:
+            return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError as error:
+        raise InvalidError(
+            f"a package for `{scheme}://` is missing", hint=f"install what this says: {error}"
+        ) from error
+    except ValueError as error:
+        raise InvalidError(f"`{scheme}://` is not a kind of origin") from error
+    return _make_s3(endpoint)
+
+
+def _make_s3(endpoint: str) -> AbstractFileSystem:
+    import botocore.session
+    from s3fs import S3FileSystem
+
+    fs = S3FileSystem(
+        anon=botocore.session.Session().get_credentials() is None,
+        endpoint_url=endpoint or None,
+        config_kwargs={"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_attempts": 2}},
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
+    fs.retries = 1  # the run's own retry budget decides
+    return fs
+
+
+def open_file(fs: AbstractFileSystem, path: str) -> BinaryIO:
+    """Open a file for reading, with a position of its own."""
+    if "memory" in fs.protocol:  # that one hands the same open file to everybody
+        return io.BytesIO(fs.cat_file(path))
+    file: BinaryIO = fs.open(path, "rb", block_size=FETCH)
+    return file
+
+
+@contextlib.contextmanager
+def file_errors(url: str) -> Iterator[None]:
+    """Translate what a file system raises in the block."""
+    try:
+        yield
+    except _foreign_errors() as error:
+        raise _translate(url, error) from error
+
+
+def _foreign_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions to translate; those of packages that were never imported cannot occur."""
+    found: list[type[Exception]] = [OSError]
+    if "s3fs" in sys.modules:
+        import aiohttp
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        found += [BotoCoreError, ClientError, aiohttp.ClientError]
+    return tuple(found)
+
+
+def _translate(url: str, error: Exception) -> LabsyncError:
+    match error:
+        case FileNotFoundError():
+            return NotFoundError(f"`{url}` does not exist", hint="check the address")
+        case PermissionError():
+            return NotAllowedError(f"`{url}` may not be read", hint="check the credentials and their rights")
+        case NotADirectoryError():
+            return NotFoundError(f"`{url}` is a file", hint="write it without a slash at its end")
+        case IsADirectoryError():
+            return InvalidError(f"`{url}` is a folder", hint=f"write it with a slash at its end: `{url}/`")
+        case _ if "Credentials" in type(error).__name__:
+            return NotAllowedError(f"`{url}` wants credentials, and these do not do", hint=str(error))
+        case TimeoutError() | ConnectionError():
+            return UnavailableError(f"`{url}` does not answer", hint="check the network")
+        case _:
+            return UnavailableError(
+                f"`{url}` cannot be read: {type(error).__name__}", hint="check the network"
+            )

@@ -1,0 +1,35 @@
+"""Text encoders: the embedding of a sentence, by the mean over its tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .loading import locate, pretrained, source_of
+from .measure import Run
+
+if TYPE_CHECKING:
+    from ..request import Observation, ProbeRequest
+
+SENTENCES = ("A student ties a surgical knot.", "The weather over the lake is calm today.")
+
+
+def observe(request: ProbeRequest) -> Observation:
+    """Embed two sentences."""
+    locate(request)  # before the slow imports: a damaged file is told at once
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    loaded = pretrained(AutoModel, request)
+    tokenizer = AutoTokenizer.from_pretrained(request.model, **source_of(request))
+    run = Run(loaded)
+    embeddings = []
+    for sentence in (request.prompt or SENTENCES[0], SENTENCES[1]):
+        batch = tokenizer(sentence, return_tensors="pt", truncation=True).to(loaded.device)
+        with torch.inference_mode():
+            hidden = loaded.model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(hidden.dtype)
+        embeddings.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
+    similarity = float(torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1])[0])
+    width = int(loaded.model.config.hidden_size)
+    text = f"embedding of {width} numbers, likeness of two sentences {similarity:.2f}"
+    return run.observe(embeddings[0], embeddings[1], (1, width), text)

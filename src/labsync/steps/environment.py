@@ -1,0 +1,145 @@
+"""The environment and the kernel that the manifest asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labsync.env.base import EnvironmentRequest, Interpreter, Library
+from labsync.env.build import build_environment, environment_state
+from labsync.env.kernel import KernelRequest, kernel_state
+from labsync.env.lock import check_lock, read_env_lock, write_env_lock
+from labsync.env.prove import install_kernel
+from labsync.env.resolve import Target, lock_pip
+from labsync.env.spec import read_spec
+from labsync.errors import InvalidError, NotFoundError, UsageError
+from labsync.report import Built, ErrorReport
+from labsync.settings import home_dir
+
+if TYPE_CHECKING:
+    from labsync.env.lock import EnvironmentLock
+    from labsync.manifest.model import Artifact, EnvironmentSpec
+    from labsync.steps.lab import Lab
+
+# What a model's task needs to import; the environment is not proven before these do.
+IMPORTS = {
+    "segment-anything": ("torch",),
+    "image-text-to-text": ("torch", "transformers"),
+    "image-feature-extraction": ("torch", "transformers"),
+    "video-classification": ("torch", "transformers"),
+    "feature-extraction": ("torch", "transformers"),
+}
+
+
+def wanted_environment(lab: Lab) -> EnvironmentSpec:
+    """Return the manifest's environment; UsageError (2) when it asks for none."""
+    if lab.manifest.environment is None:
+        raise UsageError(
+            "the manifest asks for no environment", hint="add `environment: {name: …, manager: venv}`"
+        )
+    return lab.manifest.environment
+
+
+def built_environment(lab: Lab) -> Built:
+    """Build the environment beside the old one and switch, or find that it is built already."""
+    if lab.options.dry_run:
+        return environment_state(environment_request(lab))
+    return build_environment(environment_request(lab), lab.observe)
+
+
+def environment_finding(lab: Lab) -> Built:
+    """Say how the environment stands, changing nothing."""
+    return environment_state(environment_request(lab))
+
+
+def environment_request(lab: Lab) -> EnvironmentRequest:
+    """Return everything that decides the environment."""
+    spec = wanted_environment(lab)
+    return EnvironmentRequest(
+        name=spec.name,
+        manager=spec.manager,
+        inherit=spec.inherit,
+        lock=_lock(lab, spec),
+        libraries=tuple(_library(lab, a) for a in lab.manifest.artifacts if a.install),
+        imports=smoke_imports(lab),
+        home=home_dir(lab.options.env),
+        offline=lab.options.offline,
+    )
+
+
+def smoke_imports(lab: Lab) -> tuple[str, ...]:
+    """Return what must be importable for the manifest's smoke tests."""
+    tasks = {artifact.smoke.task for artifact in lab.manifest.artifacts if artifact.smoke}
+    return tuple(sorted({name for task in tasks for name in IMPORTS.get(task, ())}))
+
+
+def _lock(lab: Lab, spec: EnvironmentSpec) -> EnvironmentLock | None:
+    if not spec.spec and not spec.lock:
+        return None
+    lock = read_env_lock(lab.manifest.root / spec.lock)
+    if spec.spec:
+        why = check_lock(read_spec(lab.manifest.root / spec.spec), lock)
+        if why:
+            raise InvalidError(why, path=spec.lock, hint="`labsync env lock` brings it up to date")
+    return lock
+
+
+def _library(lab: Lab, artifact: Artifact) -> Library:
+    locked = lab.locked(artifact)
+    tree = lab.home(artifact).path
+    if not tree.is_dir():
+        raise NotFoundError(
+            f"the library `{artifact.name}` is not on the disk", hint=f"`labsync pull {artifact.name}`"
+        )
+    return Library(
+        artifact.short_name,
+        tree,
+        artifact.origin.removeprefix("git+"),
+        locked.revision,
+        artifact.revision,
+        locked.snapshot,
+    )
+
+
+def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
+    """Write the environment's lock, or with `check` only say whether it fits the spec."""
+    spec = wanted_environment(lab)
+    if not spec.spec:
+        raise UsageError(
+            f"the environment `{spec.name}` has no `spec`, so there is nothing to lock",
+            hint="write `spec: envs/NAME.yaml` under `environment:`",
+        )
+    wanted = read_spec(lab.manifest.root / spec.spec)
+    path = lab.manifest.root / spec.lock
+    if check:
+        why = check_lock(wanted, read_env_lock(path))
+        return [ErrorReport.of(InvalidError(why, path=spec.lock, hint="`labsync env lock`"))] if why else []
+    asked = dict(spec.target)
+    target = Target(Interpreter.running().version, glibc=asked.get("glibc", Target("").glibc))
+    resolved = lock_pip(wanted, target, home_dir(lab.options.env), offline=lab.options.offline)
+    if not lab.options.dry_run:
+        write_env_lock(path, resolved)
+    return []
+
+
+def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
+    """Return the kernel that belongs to the environment at `prefix`."""
+    spec = wanted_environment(lab)
+    return KernelRequest(
+        spec.name, prefix, spec.kernel, spec.manager, offline=spec.offline, env=lab.options.env
+    )
+
+
+def proven_kernel(lab: Lab, environment: Built) -> Built:
+    """Register the kernel and prove it by starting it and importing what the smoke tests need."""
+    prefix = Path(environment.prefix)
+    if lab.options.dry_run:
+        return kernel_finding(lab, environment)
+    install_kernel(kernel_request(lab, prefix), smoke_imports(lab))
+    return Built(wanted_environment(lab).name, environment.prefix, "proven")
+
+
+def kernel_finding(lab: Lab, environment: Built) -> Built:
+    """Say how the kernel stands, changing nothing."""
+    state = kernel_state(kernel_request(lab, Path(environment.prefix)))
+    return Built(environment.name, environment.prefix, state)

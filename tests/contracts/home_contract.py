@@ -1,0 +1,278 @@
+"""What every home on the disk must do; a home passes by naming how to make one (see test_homes.py)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from labsync import atomic
+from labsync.digest import sha256_bytes
+from labsync.errors import ConflictError, DiskError, RefusedError
+from labsync.snapshot import FileEntry, Snapshot
+from labsync.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from labsync.disk.base import Home
+    from labsync.places import Replace
+
+ODD = ("-dash.txt", "50%.txt", "trailing. ", "naïve/ñandú.txt", "a b/$(x).bin", "quote'\".json")
+CONTENTS = {
+    "config.json": b'{"a": 1}',
+    "weights/part-1.safetensors": bytes(range(256)) * 5000,
+    "empty.txt": b"",
+    **{path: path.encode() for path in ODD},
+}
+
+
+class MakeHome(Protocol):
+    def __call__(self, root: Path, state: State, contents: dict[str, bytes]) -> Home: ...
+
+
+@dataclass
+class Bench:
+    """A home of these contents with all that is needed to fill it."""
+
+    root: Path
+    state: State
+    make: MakeHome
+    contents: dict[str, bytes]
+
+    @property
+    def home(self) -> Home:
+        return self.make(self.root, self.state, self.contents)
+
+    def entry(self, path: str) -> FileEntry:
+        data = self.contents[path]
+        return FileEntry(path, sha256_bytes(data), len(data))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot.of(self.entry(path) for path in self.contents)
+
+    def staged(self, data: bytes) -> Path:
+        path = self.home.stage / f"{sha256_bytes(data)}-{threading.get_ident()}.part"
+        path.write_bytes(data)
+        atomic.fsync_file(path)
+        return path
+
+    def publish(self, path: str, how: Replace = "nothing") -> None:
+        self.home.publish(self.entry(path), self.staged(self.contents[path]), how)
+
+    def fill(self) -> None:
+        self.home.begin()
+        for path in self.contents:
+            self.publish(path)
+        self.home.finish(self.snapshot)
+
+    def flip(self, path: str) -> bytes:
+        """Flip a byte behind an unchanged size and mtime, as a bad disk would; return what is there now."""
+        place = self.home.source(path)
+        before = place.stat()
+        data = bytearray(place.read_bytes())
+        data[0] ^= 1
+        place.write_bytes(data)
+        os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return bytes(data)
+
+    def states(self, *, rehash: bool = False) -> dict[str, str]:
+        return {path: found.state for path, found in self.home.inventory(rehash=rehash).files.items()}
+
+    def aside(self) -> list[bytes]:
+        folder = self.root / ".labsync" / "aside"
+        return [file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()]
+
+
+class HomeContract:
+    """Subclass it with a fixture `make_home`."""
+
+    @pytest.fixture
+    def bench(self, tmp_path: Path, make_home: MakeHome) -> Bench:
+        root = tmp_path / "lab"
+        root.mkdir()
+        return Bench(root, State(root / ".labsync" / "labsync.sqlite"), make_home, dict(CONTENTS))
+
+    def test_an_absent_artifact_is_absent_and_not_an_error(self, bench: Bench) -> None:
+        inventory = bench.home.inventory(rehash=False)
+        assert (inventory.exists, inventory.complete, dict(inventory.files)) == (False, True, {})
+
+    def test_what_was_published_is_found_recorded_and_complete(self, bench: Bench) -> None:
+        bench.fill()
+        inventory = bench.home.inventory(rehash=False)
+        assert {path: found.entry for path, found in inventory.files.items()} == bench.snapshot.by_path
+        assert set(bench.states().values()) == {"recorded"}
+        assert inventory.complete
+        assert inventory.exists
+        assert {p: bench.home.source(p).read_bytes() for p in bench.contents} == bench.contents
+
+    def test_a_rehash_finds_the_same(self, bench: Bench) -> None:
+        bench.fill()
+        assert bench.home.inventory(rehash=True) == bench.home.inventory(rehash=False)
+
+    def test_publishing_consumes_what_was_staged(self, bench: Bench) -> None:
+        bench.fill()
+        assert list(bench.home.stage.iterdir()) == []
+
+    def test_an_unfinished_update_is_incomplete_for_the_next_process(self, bench: Bench) -> None:
+        bench.home.begin()
+        bench.publish("config.json")
+        inventory = bench.home.inventory(rehash=False)
+        assert not inventory.complete
+        assert list(inventory.files) == ["config.json"]
+
+    def test_finish_twice_writes_nothing_the_second_time(self, bench: Bench) -> None:
+        bench.fill()
+        before = _tree(bench.root)
+        bench.home.finish(bench.snapshot)
+        assert _tree(bench.root) == before
+
+    def test_begin_twice_is_once(self, bench: Bench) -> None:
+        bench.home.begin()
+        bench.home.begin()
+        bench.fill()
+        assert bench.home.inventory(rehash=False).complete
+
+    def test_a_deleted_file_is_missing_and_can_be_restored(self, bench: Bench) -> None:
+        bench.fill()
+        bench.home.source("config.json").unlink()
+        assert "config.json" not in bench.states()
+        bench.publish("config.json")
+        bench.home.finish(bench.snapshot)
+        assert bench.states()["config.json"] == "recorded"
+        assert bench.home.inventory(rehash=False).complete
+
+    def test_wrong_bytes_behind_an_unchanged_mtime_are_damage(self, bench: Bench) -> None:
+        bench.fill()
+        path = "weights/part-1.safetensors"
+        wrong = bench.flip(path)
+        found = bench.home.inventory(rehash=False).files[path]
+        assert found.state == "damaged"
+        assert found.entry == replace(bench.entry(path), sha256=sha256_bytes(wrong))
+
+    def test_damage_is_repaired_and_the_wrong_bytes_are_kept_aside(self, bench: Bench) -> None:
+        bench.fill()
+        wrong = bench.flip("config.json")
+        bench.publish("config.json", "aside")
+        assert bench.states(rehash=True)["config.json"] == "recorded"
+        assert bench.aside() == [wrong]
+
+    def test_two_files_set_aside_in_one_second_are_both_kept(self, bench: Bench) -> None:
+        bench.fill()
+        wrong = []
+        for _ in range(3):
+            wrong.append(bench.flip("config.json"))
+            bench.publish("config.json", "aside")
+        assert bench.aside() == wrong
+
+    def test_a_reader_sees_old_or_new_and_never_anything_else(self, bench: Bench) -> None:
+        bench.fill()
+        path = "weights/part-1.safetensors"
+        place, good, seen = bench.home.source(path), bench.contents[path], set()
+        bad = bench.flip(path)
+        done, started = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            for count in itertools.count():
+                seen.add(sha256_bytes(place.read_bytes()))
+                started.set()
+                if done.is_set() and count > 20:
+                    return
+
+        reader = threading.Thread(target=watch)
+        reader.start()
+        started.wait()
+        try:
+            bench.publish(path, "aside")
+        finally:
+            done.set()
+            reader.join()
+        assert seen == {sha256_bytes(bad), sha256_bytes(good)}
+
+    def test_nothing_replaces_nothing(self, bench: Bench) -> None:
+        bench.fill()
+        wrong = bench.flip("config.json")
+        with pytest.raises(ConflictError):
+            bench.publish("config.json", "nothing")
+        assert bench.home.source("config.json").read_bytes() == wrong
+
+    def test_a_folder_in_the_way_is_a_conflict(self, bench: Bench) -> None:
+        bench.home.source("config.json").mkdir(parents=True)
+        for how in ("nothing", "recorded", "aside"):
+            with pytest.raises(ConflictError):
+                bench.publish("config.json", how)
+
+    def test_many_threads_publish_at_once(self, bench: Bench) -> None:
+        bench.contents = {f"folder-{i % 5}/{i}.bin": b"%d" % i for i in range(60)}
+        threads = [threading.Thread(target=bench.publish, args=(path,)) for path in bench.contents]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        bench.home.finish(bench.snapshot)
+        assert set(bench.states().items()) == {(path, "recorded") for path in bench.contents}
+
+    def test_names_that_could_leave_the_home_are_refused(self, bench: Bench) -> None:
+        entry = FileEntry("../outside", sha256_bytes(b"x"), 1)
+        with pytest.raises(RefusedError):
+            bench.home.publish(entry, bench.staged(b"x"), "nothing")
+        assert not (bench.root.parent / "outside").exists()
+
+    def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.fill()
+        wrong = bench.flip("config.json")
+        staged = bench.staged(bench.contents["config.json"])
+        monkeypatch.setattr(os, "replace", _no_space)
+        with pytest.raises(DiskError, match="no space left"):
+            bench.home.publish(bench.entry("config.json"), staged, "aside")
+        assert bench.home.source("config.json").read_bytes() == wrong
+
+    def test_an_unreadable_file_is_an_error_and_never_absent(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.fill()
+        place, real = str(bench.home.source("config.json")), os.open
+
+        def deny(path: str, flags: int, mode: int = 0o777) -> int:
+            if str(path) == place:
+                raise PermissionError(13, "Permission denied", path)
+            return real(path, flags, mode)
+
+        monkeypatch.setattr(os, "open", deny)
+        with pytest.raises(DiskError):
+            bench.home.inventory(rehash=True)
+
+    def test_unchanged_files_are_not_read_again(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        bench.fill()
+        old = time.time_ns() - 10**10
+        for path in bench.contents:
+            os.utime(bench.home.source(path), ns=(old, old))
+        expected = bench.home.inventory(rehash=True)
+        bench.home.finish(bench.snapshot)
+
+        def refuse(path: str, key: str) -> None:
+            raise AssertionError(f"{path} was read")
+
+        monkeypatch.setattr("labsync.disk.hashing.hash_file", refuse)
+        assert bench.home.inventory(rehash=False) == expected
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def _tree(root: Path) -> dict[str, tuple[int, int]]:
+    """Everything under the root but the memory's own files: inode and ctime."""
+    return {
+        str(path.relative_to(root)): (path.lstat().st_ino, path.lstat().st_ctime_ns)
+        for path in root.rglob("*")
+        if ".sqlite" not in path.name and path != root / ".labsync" and path.name != "stage"
+    }

@@ -1,0 +1,161 @@
+"""Old or new: what is left after success, after a refusal, and after a full disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from labsync import atomic
+from labsync.errors import ConflictError, DiskError, RefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def fail_with(number: int) -> object:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (28, "no space left"),
+        (122, "no space left"),
+        (30, "cannot be used: Read-only file system"),
+        (13, "cannot be used: Permission denied"),
+        (24, "too many open files"),
+        (5, "Input/output error"),
+    ],
+)
+def test_the_causes_of_the_disk_are_named(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(DiskError, match=said) as caught, atomic.disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.path == str(tmp_path)
+
+
+def test_a_written_file_has_its_bytes_and_mode_and_nothing_is_left_beside(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "folder" / "file"
+    atomic.write_bytes(target, b"one", 0o600)
+    atomic.write_bytes(target, b"two", 0o600)
+    assert target.read_bytes() == b"two"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail_with(28))
+        with pytest.raises(DiskError):
+            atomic.write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
+    target, whole = tmp_path / "file", [bytes([n]) * 300_000 for n in (1, 2)]
+    atomic.write_bytes(target, whole[0])
+    done, seen = threading.Event(), set()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.add(target.read_bytes())
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    for data in itertools.islice(itertools.cycle(whole), 40):
+        atomic.write_bytes(target, data)
+    done.set()
+    reader.join()
+    assert seen <= set(whole)
+    assert seen
+
+
+def test_creating_never_replaces(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    assert atomic.create_bytes(target, b"first")
+    assert not atomic.create_bytes(target, b"second")
+    assert target.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_one_of_many_creators_wins_whole(tmp_path: Path) -> None:
+    target, won = tmp_path / "file", []
+
+    def create(number: int) -> None:
+        if atomic.create_bytes(target, bytes([number]) * 10_000):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert target.read_bytes() == bytes(won) * 10_000
+
+
+def test_placing_consumes_the_stage_and_never_replaces(tmp_path: Path) -> None:
+    staged, target = tmp_path / "staged", tmp_path / "file"
+    staged.write_bytes(b"new")
+    atomic.place(staged, target)
+    assert (target.read_bytes(), staged.exists()) == (b"new", False)
+    staged.write_bytes(b"newer")
+    with pytest.raises(ConflictError):
+        atomic.place(staged, target)
+    assert (target.read_bytes(), staged.read_bytes()) == (b"new", b"newer")
+
+
+def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"x" * 3_000_000)
+    atomic.copy(source, target)
+    source.write_bytes(b"changed")
+    assert target.read_bytes() == b"x" * 3_000_000
+
+
+def test_files_and_folders_are_synced_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(fd: int) -> None:
+        calls.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        fsync(fd)
+
+    def note_replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    atomic.write_bytes(tmp_path / "file", b"x")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_links_and_files_on_the_way_are_refused_and_the_root_may_be_a_link(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / "folder").mkdir(parents=True)
+    (real / "file").write_bytes(b"")
+    (real / "link").symlink_to(tmp_path)
+    root = tmp_path / "root"
+    root.symlink_to(real)
+    atomic.refuse_links(root, "folder/new/file")
+    with pytest.raises(RefusedError):
+        atomic.refuse_links(root, "link/file")
+    with pytest.raises(RefusedError):
+        atomic.refuse_links(root, "link/deeper/file")
+    with pytest.raises(ConflictError):
+        atomic.refuse_links(root, "file/below")
