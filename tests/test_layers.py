@@ -16,8 +16,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
     {"errors", "digest", "names", "filters", "snapshot", "places", "events", "report", "secrets"},
-    {"manifest", "lock", "plan", "merge"},
-    {"atomic", "process", "state", "database", "settings", "artifact_locks"},
+    {"manifest", "plan", "merge"},
+    {"lock", "atomic", "process", "state", "database", "settings", "artifact_locks"},
     {"origins", "mirrors", "disk", "env", "smoke"},
     {"transfer"},
     {"steps"},

@@ -21,6 +21,8 @@ ArtifactName = NewType("ArtifactName", str)
 MAX_SEGMENT = 255  # bytes, NAME_MAX of the file systems in use
 MAX_KEY = 1024  # bytes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
+_DOTS = {"", ".", ".."}
 
 
 def escape(path: str) -> str:
@@ -40,16 +42,16 @@ def path_problem(path: str) -> str | None:
         return "is not valid UTF-8"
     if not path:
         return "is empty"
-    if any(unicodedata.category(char) == "Cc" for char in path):
+    if _CONTROL.search(path):
         return "has a control character"
     if len(raw) > MAX_KEY:
         return f"is longer than {MAX_KEY} bytes"
     segments = path.split("/")
     if path.startswith("/"):
         return "is absolute"
-    if any(segment in {"", ".", ".."} for segment in segments):
+    if not _DOTS.isdisjoint(segments):
         return "has an empty, `.` or `..` segment"
-    if any(len(segment.encode("utf-8")) > MAX_SEGMENT for segment in segments):
+    if len(raw) > MAX_SEGMENT and any(len(segment) > MAX_SEGMENT for segment in raw.split(b"/")):
         return f"has a segment longer than {MAX_SEGMENT} bytes"
     return None
 

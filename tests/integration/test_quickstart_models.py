@@ -85,7 +85,9 @@ def test_the_library_builds_offline_and_holds_the_installed_package(origin: Path
     found = find_spec("segment_anything")  # not imported: that needs torchvision
     assert found is not None
     package = Path(str(found.origin)).parent
-    wanted = {f"segment_anything/{path.relative_to(package)}": path.read_bytes() for path in package.rglob("*.py")}
+    wanted = {
+        f"segment_anything/{path.relative_to(package)}": path.read_bytes() for path in package.rglob("*.py")
+    }
     with zipfile.ZipFile(next(tmp_path.glob("segment_anything-1.0-*.whl"))) as wheel:
         built = {name: wheel.read(name) for name in wheel.namelist() if name.endswith(".py")}
     assert built == wanted

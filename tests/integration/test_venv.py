@@ -256,10 +256,9 @@ def test_misleading_variables_do_not_reach_the_build(
     (tmp_path / "tiny.py").write_text("VERSION = 'from PYTHONPATH'\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
-    monkeypatch.setenv("UV_TARGET", str(tmp_path / "target"))
+    monkeypatch.setenv("UV_CONSTRAINT", str(tmp_path / "missing.txt"))
     built = build_environment(asked, ignore)
     assert sorted(dist_infos(Path(built.prefix))) == ["labsync", "tiny"]
-    assert not (tmp_path / "target").exists()
 
 
 def test_uv_resolves_to_wheels_with_digests_and_the_lock_can_be_built(tmp_path: Path) -> None:

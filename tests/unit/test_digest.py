@@ -46,9 +46,16 @@ def test_git_names_its_blobs_so() -> None:
 
 @pytest.mark.parametrize(
     ("text", "sha256", "commit"),
-    [("a" * 64, True, False), ("0" * 40, False, True), ("A" * 64, False, False), ("a" * 64 + "\n", False, False),
-     ("0" * 40 + "\n", False, False), ("", False, False), ("g" * 40, False, False)],
-)  # fmt: skip
+    [
+        ("a" * 64, True, False),
+        ("0" * 40, False, True),
+        ("A" * 64, False, False),
+        ("a" * 64 + "\n", False, False),
+        ("0" * 40 + "\n", False, False),
+        ("", False, False),
+        ("g" * 40, False, False),
+    ],
+)
 def test_which_texts_are_digests(text: str, sha256: bool, commit: bool) -> None:
     assert is_sha256(text) is sha256
     assert is_commit(text) is commit

@@ -16,8 +16,8 @@ from tests.strategies import paths
 
 @pytest.mark.parametrize(
     "path",
-    ["a", "a/b.c", "-leading", " space ", "trailing.", "50%", "a\\b", "C:", "...", "é", "e\u0301", "日本/語", ".env",
-     "a" * MAX_SEGMENT, "/".join(["a" * 200] * 5), "\u202e", "a\u00a0b"],
+    ["a", "a/b.c", "-leading", " space ", "trailing.", "50%", "a\\b", "C:", "...", "é", "e\u0301", "日本/語",
+     ".env", "a" * MAX_SEGMENT, "/".join(["a" * 200] * 5), "\u202e", "a\u00a0b"],
 )  # fmt: skip
 def test_odd_names_are_carried(path: str) -> None:
     assert path_problem(path) is None
@@ -55,6 +55,13 @@ def test_names_that_are_refused(path: str, why: str) -> None:
         safe_join(Path("/root"), path)
     assert caught.value.exit_code == ExitCode.REFUSED
     assert str(caught.value).isprintable()
+
+
+def test_every_control_character_is_refused_and_no_other() -> None:
+    for number in range(0x3000):
+        char = chr(number)
+        is_control = unicodedata.category(char) == "Cc"
+        assert (path_problem(f"a{char}b") is not None) is (is_control), hex(number)
 
 
 @given(st.text(max_size=40))
@@ -110,6 +117,8 @@ def test_a_refused_name_is_shown_escaped() -> None:
     assert escape("plain é") == "plain é"
 
 
-@pytest.mark.parametrize(("name", "ok"), [("a", True), ("0.a_b-c", True), ("A", False), ("-a", False), ("", False)])
+@pytest.mark.parametrize(
+    ("name", "ok"), [("a", True), ("0.a_b-c", True), ("A", False), ("-a", False), ("", False)]
+)
 def test_artifact_names(name: str, ok: bool) -> None:
     assert bool(NAME.fullmatch(name)) is ok

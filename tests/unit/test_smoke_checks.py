@@ -101,9 +101,9 @@ def test_on_a_gpu_the_peak_is_the_gpus() -> None:
     ("changed", "reason"),
     [
         (replace(GOOD, problem="the file is cut off"), "the file is cut off"),
-        (replace(GOOD, missing=("a.weight",)), "1 tensor is (`a.weight`) missing and filled with random"),
+        (replace(GOOD, missing=("a.weight",)), "1 tensor (`a.weight`) is missing and filled with random"),
         (replace(GOOD, missing=("classifier.weight", "classifier.bias")), "has not been fine-tuned"),
-        (replace(GOOD, missing=("a", "b", "c", "d")), "4 tensors are (`a`, `b`, `c`, …) missing"),
+        (replace(GOOD, missing=("a", "b", "c", "d")), "4 tensors (`a`, `b`, `c`, …) are missing"),
         (replace(GOOD, unexpected=("b.weight",)), "without a place in the model"),
         (replace(GOOD, mismatched=("c.weight",)), "of another shape than the model's"),
         (replace(GOOD, nonfinite=("d.weight",)), "not finite (NaN or infinity)"),
@@ -191,7 +191,9 @@ def test_anything_else_is_no_observation(line: str) -> None:
 
 
 def test_the_users_inputs_become_absolute() -> None:
-    spec = SmokeSpec("segment-anything", inputs=SmokeInputs(image="a/b.png", points=((1, 2),)), dtype="float16")
+    spec = SmokeSpec(
+        "segment-anything", inputs=SmokeInputs(image="a/b.png", points=((1, 2),)), dtype="float16"
+    )
     request = request_of(Subject("models/m", spec, "org/name", Path("/lab"), "c" * 40), "cuda")
     assert (request.image, request.video, request.points) == ("/lab/a/b.png", "", ((1, 2),))
     assert (request.model, request.is_local, request.revision) == ("org/name", False, "c" * 40)
@@ -199,7 +201,12 @@ def test_the_users_inputs_become_absolute() -> None:
 
 
 def test_a_probe_is_offline_and_keeps_what_is_safe() -> None:
-    given = {"PATH": "/bin", "PYTHONPATH": "/x", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "HF_HUB_OFFLINE": "0"}
+    given = {
+        "PATH": "/bin",
+        "PYTHONPATH": "/x",
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
     env = probe_env(given)
     assert env["PATH"] == "/bin"
     assert env["HF_HUB_OFFLINE"] == env["TRANSFORMERS_OFFLINE"] == "1"
@@ -239,7 +246,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
     ("name", "data", "problem"),
     [
         ("m.safetensors", _safetensors(), ""),
-        ("m.safetensors", _safetensors(3), "promises 67: it is cut off"),
+        ("m.safetensors", _safetensors(3), "promises 77: it is cut off"),
         ("m.safetensors", _safetensors(11), "it is too long"),
         ("m.safetensors", b"", "is not a safetensors file"),
         ("m.safetensors", b"\xff" * 40, "is not a safetensors file"),
@@ -294,7 +301,10 @@ def test_frames_are_spread_over_the_whole_clip(total: int, count: int, indices: 
 
 def test_points_default_to_the_middle_and_stay_inside() -> None:
     assert points(ProbeRequest("segment-anything", "/m"), (10, 6)) == [[5, 3]]
-    assert points(ProbeRequest("segment-anything", "/m", points=((1, 2), (9, 5))), (10, 6)) == [[1, 2], [9, 5]]
+    assert points(ProbeRequest("segment-anything", "/m", points=((1, 2), (9, 5))), (10, 6)) == [
+        [1, 2],
+        [9, 5],
+    ]
     with pytest.raises(ProbeError, match="outside the picture of 10x6"):
         points(ProbeRequest("segment-anything", "/m", points=((10, 2),)), (10, 6))
 

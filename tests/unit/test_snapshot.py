@@ -18,8 +18,7 @@ A, B = "a" * 64, "b" * 64
 def test_the_canonical_form_is_the_documented_one() -> None:
     snapshot = Snapshot.of([FileEntry("é/b", B, 7, executable=True), FileEntry('a"\\', A, 0)])
     lines = (
-        f'{{"path":"a\\"\\\\","sha256":"{A}","size":0}}\n'
-        f'{{"path":"é/b","sha256":"{B}","size":7,"x":true}}\n'
+        f'{{"path":"a\\"\\\\","sha256":"{A}","size":0}}\n{{"path":"é/b","sha256":"{B}","size":7,"x":true}}\n'
     )
     assert snapshot.id == hashlib.sha256(lines.encode()).hexdigest()
     assert snapshot.short_id == snapshot.id[:12]

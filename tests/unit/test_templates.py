@@ -42,7 +42,12 @@ def test_the_commented_examples_of_the_minimal_template_are_valid_too() -> None:
         if not line.startswith("# The smallest")
     )
     manifest = parse_manifest(text, Path("/lab/labsync.yaml"))
-    assert {artifact.kind for artifact in manifest.artifacts} == {"models", "checkpoints", "libraries", "results"}
+    assert {artifact.kind for artifact in manifest.artifacts} == {
+        "models",
+        "checkpoints",
+        "libraries",
+        "results",
+    }
     assert manifest.environment is not None
     assert manifest.mirror.url == "s3://my-bucket/my-lab"
 

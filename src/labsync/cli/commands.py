@@ -11,13 +11,14 @@ from labsync.cli.options import artifacts, chosen, common, emit, no_mirror, open
 
 if TYPE_CHECKING:
     from labsync.cli.options import Common
+    from labsync.manifest.templates import TemplateName
 
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False))
 @click.option("--template", type=click.Choice(["minimal", "vision", "video"]), default="minimal", show_default=True, help="What to begin with.")
 @common
-def init(common: Common, folder: str, template: str) -> int:
+def init(common: Common, folder: str, template: TemplateName) -> int:
     """Write a manifest to begin with; an existing one is never replaced."""
     from labsync.steps.initialise import write_manifest
     from labsync.steps.outcome import Location, finish

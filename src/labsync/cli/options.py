@@ -145,7 +145,7 @@ def emit(outcome: Outcome, common: Common) -> int:
     return outcome.report.exit_code
 
 
-class SelectorType(click.ParamType):
+class SelectorType(click.ParamType[str]):
     """A kind, a name, a group or a glob; completes with the manifest's own names."""
 
     name = "selector"

@@ -76,7 +76,7 @@ def build_lock(envs: Path, name: str, observer: Observer) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             observer(Note(f"another labsync builds the environment `{name}`; waiting for it"))
-            pass
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

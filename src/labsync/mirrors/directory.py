@@ -42,7 +42,7 @@ from labsync.mirrors.records import (
     parse_index,
 )
 from labsync.mirrors.source import expect_same, open_source, verified_blocks
-from labsync.names import safe_join
+from labsync.names import KINDS, safe_join
 from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class DirectoryMirror:
         self._requests.add("LIST")
         found: dict[HeadName, str] = {}
         for kind in self._listed(HEADS.rstrip("/")):
-            if not kind.startswith("."):
+            if kind in KINDS:
                 found.update({name: str(number) for name, number in self._numbers(kind).items()})
         return found
 
@@ -254,7 +254,9 @@ class DirectoryMirror:
                 f"`{error.filename or self._root}` may not be read", hint="check its owner and mode"
             ) from error
         except NotADirectoryError as error:
-            raise DiskError(f"`{error.filename}` is below a file, not a folder", hint="move it away") from error
+            raise DiskError(
+                f"`{error.filename}` is below a file, not a folder", hint="move it away"
+            ) from error
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise RefusedError(f"`{error.filename}` is a link and is not followed", path=key) from error
@@ -302,7 +304,7 @@ class DirectoryMirror:
     def _refuse_without_links(self) -> None:
         if not self._single_writer:
             raise RefusedError(
-                f"the file system of `{self._root}` has no hard links, so two boxes could overwrite each other",
+                f"the file system of `{self._root}` has no hard links: two boxes could overwrite each other",
                 safe="nothing was published",
                 hint=f"if only one box writes: `mirror: {{url: {self.url}, single_writer: true}}`",
             )

@@ -3,7 +3,7 @@
 An index is a zstandard frame of JSON Lines; its id is the SHA-256 of the stored, compressed bytes:
 
 ```
-{"version":1,"artifact":"results/runs","snapshot":"<64 hex>","parent":"","time":"2026-11-20T10:15:00Z","host":"a"}
+{"version":1,"artifact":"results/runs","snapshot":"<64 hex>","parent":"","time":"<UTC>","host":"a"}
 {"path":"a.csv","size":12,"sha256":"<64 hex>","key":"results/runs/20261120T101500Z-1a2b3c4d/a.csv"}
 {"path":"b.sh","size":4,"sha256":"<64 hex>","x":true,"key":"results/runs/<batch>/pack-00000.tar","offset":512}
 ```
@@ -72,7 +72,9 @@ def index_bytes(index: Index) -> bytes:
     import zstandard
 
     if len(index.files) > MAX_FILES:
-        raise RefusedError(f"{len(index.files)} files are more than an index can list", hint="split the artifact")
+        raise RefusedError(
+            f"{len(index.files)} files are more than an index can list", hint="split the artifact"
+        )
     compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
     parts = [compressor.compress(line) for line in _index_lines(index)]
     return b"".join((*parts, compressor.flush()))

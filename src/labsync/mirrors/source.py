@@ -55,9 +55,14 @@ def verified_blocks(file: BinaryIO, entry: FileEntry, block: int) -> Iterator[by
 def expect_same(blocks: Iterable[bytes], entry: FileEntry, key: str) -> None:
     """Raise ConflictError unless the bytes that `key` holds already are those of `entry`."""
     if sha256_stream(blocks) != (entry.sha256, entry.size):
-        raise ConflictError(
-            f"the mirror holds other bytes under `{key}`",
-            safe="they were not touched, and nothing was published",
-            hint="`labsync verify` tells whether they are damaged",
-            path=entry.path,
-        )
+        raise other_bytes(entry, key)
+
+
+def other_bytes(entry: FileEntry, key: str) -> ConflictError:
+    """Return the error that a key which is written once holds something else."""
+    return ConflictError(
+        f"the mirror holds other bytes under `{key}`",
+        safe="they were not touched, and nothing was published",
+        hint="`labsync verify` tells whether they are damaged",
+        path=entry.path,
+    )

@@ -46,14 +46,18 @@ class _Hop:
 
     def follow(self, location: str) -> _Hop:
         """Return the next hop; raises RefusedError (12) where it would be less safe than this one."""
-        target = urljoin(self.url, location)
-        old, new = urlsplit(self.url), urlsplit(target)
+        try:
+            target = urljoin(self.url, location)
+            old, new = urlsplit(self.url), urlsplit(target)
+            is_same = _server(old) == _server(new)
+        except ValueError as error:
+            raise UnavailableError(f"`{bare(self.url)}` redirects to what is no address") from error
         if new.scheme not in {"http", "https"} or (old.scheme, new.scheme) == ("https", "http"):
             raise RefusedError(
                 f"`{bare(self.url)}` redirects to `{bare(target)}`, which is not https",
                 hint="use an origin that stays on https",
             )
-        if _server(old) == _server(new):
+        if is_same:
             return _Hop(target, self.headers)
         public = {name: value for name, value in self.headers.items() if name != "Authorization"}
         return _Hop(target, public)

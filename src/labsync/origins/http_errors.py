@@ -97,12 +97,14 @@ def transport_error(url: str, error: Exception) -> UnavailableError:
             return UnavailableError(
                 f"the name `{host}` could not be looked up", hint="check the network: is this machine online?"
             )
+        case foreign.NewConnectionError():
+            return UnavailableError(
+                f"no connection to `{host}` could be made", hint="check the address and the network"
+            )
         case foreign.ConnectTimeoutError():
             return UnavailableError(f"`{host}` does not answer", hint="check the network")
         case foreign.ReadTimeoutError():
             return UnavailableError(f"`{host}` stopped sending")
-        case foreign.NewConnectionError():
-            return UnavailableError(f"`{host}` refuses connections", hint="check the address and the network")
         case _:
             return UnavailableError(f"the connection to `{host}` broke")
 

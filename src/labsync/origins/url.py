@@ -85,7 +85,7 @@ class UrlOrigin:
             infos = _walk(fs, path)
         for info in infos:
             name = str(info["name"])
-            if not name.startswith(base) and name + "/" != base:
+            if not name.startswith(base):
                 raise NotFoundError(f"`{url}` is a file", hint="write it without a slash at its end")
             yield name.removeprefix(base), info
 

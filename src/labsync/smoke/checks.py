@@ -164,7 +164,8 @@ def fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def _named(tensors: tuple[str, ...]) -> str:
-    """Return `2 tensors (`a`, `b`) are`, naming a few of them."""
+    """Return `2 tensors (a, b) are`, naming a few of them."""
     names = ", ".join(f"`{name}`" for name in tensors[:_NAMED])
     more = ", …" if len(tensors) > _NAMED else ""
-    return f"{len(tensors)} {'tensor is' if len(tensors) == 1 else 'tensors are'} ({names}{more})"
+    noun, verb = ("tensor", "is") if len(tensors) == 1 else ("tensors", "are")
+    return f"{len(tensors)} {noun} ({names}{more}) {verb}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
@@ -135,11 +136,9 @@ def _unmet(task: Task) -> ErrorReport:
 def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
     """Check the whole plan against the disks it writes to, before the first byte."""
     needs, free, total = [], {}, {}
-    writes = [(t.home.path, t.plan.bytes_to_disk, t.artifact.name) for t in tasks if t.home is not None]
+    writes: list[tuple[Path, int, str]] = [(t.home.path, t.plan.bytes_to_disk, t.artifact.name) for t in tasks if t.home is not None]
     url = lab.manifest.mirror.url
     if url.startswith("file://"):
-        from pathlib import Path
-
         target = Path(url.removeprefix("file://"))
         writes += [(target, t.plan.bytes_to_mirror, f"{t.artifact.name} (mirror)") for t in tasks]
     for path, size, label in writes:

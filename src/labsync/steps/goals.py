@@ -23,7 +23,7 @@ def sourced_goal(
     lab: Lab, artifact: Artifact, locked: LockedArtifact, inventory: Inventory | None
 ) -> Goal:
     """Return the goal of a sourced artifact: what the lock says, on the disk (unless None) and mirrored."""
-    origin = {} if lab.options.offline else origin_refs(locked)
+    origin = {} if lab.options.offline else origin_refs(artifact, locked)
     return Goal(
         artifact.name,
         locked.snapshot,
@@ -36,10 +36,10 @@ def sourced_goal(
     )
 
 
-def origin_refs(locked: LockedArtifact) -> dict[str, Ref]:
+def origin_refs(artifact: Artifact, locked: LockedArtifact) -> dict[str, Ref]:
     """Return where each file of a locked artifact lies in its origin."""
     return {
-        file.entry.path: Ref(locked.origin, revision=locked.revision, path=file.entry.path)
+        file.entry.path: Ref(artifact.origin, revision=locked.revision, path=file.entry.path)
         for file in locked.files
     }
 

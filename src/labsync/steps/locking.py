@@ -80,7 +80,12 @@ def _line(locked: LockedArtifact, state: str) -> LockLine:
 
 def _unresolved(artifact: Artifact, error: LabsyncError) -> LockedArtifact:
     why = Unresolved(int(error.exit_code), error.what, error.hint)
-    return LockedArtifact(artifact.name, inputs_digest(artifact), artifact.origin, unresolved=why)
+    return LockedArtifact(artifact.name, inputs_digest(artifact), _written(artifact), unresolved=why)
+
+
+def _written(artifact: Artifact) -> str:
+    """Return the origin as the manifest writes it: a lock must not know where this box keeps its files."""
+    return artifact.written or artifact.origin
 
 
 def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
@@ -94,7 +99,7 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     return LockedArtifact(
         artifact.name,
         inputs,
-        artifact.origin,
+        _written(artifact),
         revision=listing.revision,
         files=tuple(sorted(files, key=lambda file: file.entry.path.encode())),
         skipped=tuple(sorted(listing.skipped.items())),

@@ -1,0 +1,258 @@
+"""A mirror in an S3 bucket: Amazon's, or any server with conditional writes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from labsync.digest import sha256_bytes
+from labsync.errors import (
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
+from labsync.mirrors.records import (
+    MAX_HEAD,
+    MAX_STORED,
+    head_bytes,
+    head_key,
+    index_bytes,
+    index_key,
+    new_head,
+    parse_head,
+    parse_index,
+)
+from labsync.mirrors.s3_bucket import IF_ABSENT, Bucket, if_match
+from labsync.mirrors.s3_errors import NotImplementedByServerError
+from labsync.mirrors.s3_upload import Order, Sizes, upload_parts
+from labsync.mirrors.source import expect_same, open_source, other_bytes, verified_blocks
+from labsync.origins.sink import write_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from labsync.manifest.model import MirrorSpec
+    from labsync.mirrors.s3_bucket import Body, Condition
+    from labsync.places import Advance, Ref
+    from labsync.report import MirrorRequests
+    from labsync.snapshot import FileEntry
+
+_PROBE = ".labsync/probe"
+_PROBE_BYTES = b"labsync writes this to learn whether the server has conditional writes\n"
+_NO_ETAG = '"00000000000000000000000000000000"'
+
+
+class S3Mirror:
+    """Objects below `s3://bucket/prefix`; a head's mark is its ETag. Safe for several threads and boxes.
+
+    `conditional` says whether the server has conditional writes; while it is None, the first write
+    finds out. Amazon's are known; any other server is probed.
+    """
+
+    def __init__(
+        self, spec: MirrorSpec, *, conditional: bool | None = None, sizes: Sizes | None = None
+    ) -> None:
+        self.conditional = conditional
+        self._spec = spec
+        self._sizes = sizes or Sizes()
+        self._bucket = Bucket(spec)
+        self._probing = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """The mirror's own address."""
+        return self._spec.url
+
+    def heads(self) -> Mapping[HeadName, str]:
+        """Return every head's name and ETag."""
+        found: dict[HeadName, str] = {}
+        for key, etag in self._bucket.listing(HEADS, self._sizes.page):
+            text = key.removeprefix(HEADS)
+            name = HeadName.parse(text.removesuffix(".json")) if text.endswith(".json") else None
+            if name:
+                found[name] = etag
+        return found
+
+    def head(self, name: HeadName) -> Head:
+        """Return one head; its mark is the ETag that came with its bytes."""
+        with contextlib.closing(self._bucket.get(head_key(name))) as body:
+            if not body.etag:
+                raise UnavailableError(f"`{self._bucket.address(head_key(name))}` came without an ETag")
+            return parse_head(body.all(MAX_HEAD), name, body.etag)
+
+    def index(self, index_id: str) -> Index:
+        """Return an index, its bytes checked against its id."""
+        with contextlib.closing(self._bucket.get(index_key(index_id))) as body:
+            return parse_index(body.all(MAX_STORED), index_id)
+
+    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+        """Write the entry's bytes from `start` on into the file, by one GET."""
+        first = (ref.offset or 0) + start
+        last = (ref.offset or 0) + entry.size - 1
+        whole = ref.offset is None and start == 0
+        if first > last and not whole:  # a range has at least one byte
+            write_blocks([], entry, into, start, advance)
+            return
+        with contextlib.closing(self._bucket.get(ref.location, None if whole else (first, last))) as body:
+            if not whole and not body.content_range:
+                start = self._begin_again(ref, start, advance)
+            self._check_length(body, ref, entry, start)
+            write_blocks(body.blocks(), entry, into, start, advance)
+
+    def _begin_again(self, ref: Ref, start: int, advance: Advance) -> int:
+        """Take the whole object from a server that ignores ranges; that cannot be done inside a pack."""
+        if ref.offset is not None:
+            raise RefusedError(
+                f"the server of `{self.url}` ignores ranges, so packed files cannot be read from it",
+                hint="use a server that answers `Range` requests",
+            )
+        advance(-start)
+        return 0
+
+    def _check_length(self, body: Body, ref: Ref, entry: FileEntry, start: int) -> None:
+        total = body.content_range.rpartition("/")[2]
+        wrong_total = ref.offset is None and total.isdigit() and int(total) != entry.size
+        first = (ref.offset or 0) + start
+        wrong_range = bool(body.content_range) and not body.content_range.startswith(f"bytes {first}-")
+        if body.length != entry.size - start or wrong_total or wrong_range:
+            raise IntegrityError(
+                f"`{self._bucket.address(ref.location)}` has not the {entry.size} bytes of `{entry.path}`",
+                path=entry.path,
+            )
+
+    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
+        """Store the bytes under a key that is written once."""
+        self._bucket.check_key(key)
+        order = Order(key, entry, staged, advance)
+        condition = IF_ABSENT if self._may_write() else None
+        if entry.size > self._sizes.single:
+            self._write_parts(order, condition)
+        else:
+            self._write_single(order, condition)
+
+    def _write_single(self, order: Order, condition: Condition) -> None:
+        entry = order.entry
+        with open_source(order.staged, entry) as file:
+            data = b"".join(verified_blocks(file, entry, entry.size + 1))
+        if condition is None and self._holds(order.key, entry):
+            return
+        if self._bucket.put(order.key, data, condition) is None:
+            self._expect_same(order.key, entry)
+        order.advance(len(data))
+
+    def _write_parts(self, order: Order, condition: Condition) -> None:
+        """Look first: what an earlier, killed run had completed is read back and not sent again."""
+        key, entry = order.key, order.entry
+        if self._holds(key, entry):
+            return
+        try:
+            if not upload_parts(self._bucket, order, self._sizes.part_of(entry.size), condition):
+                self._expect_same(key, entry)
+        except NotFoundError as error:
+            # Completed by an attempt whose reply was lost, or removed by a lifecycle rule.
+            if not self._holds(key, entry):
+                raise UnavailableError(
+                    f"the server forgot the upload of `{self._bucket.address(key)}`", path=entry.path
+                ) from error
+
+    def _holds(self, key: str, entry: FileEntry) -> bool:
+        """Say whether the key holds these bytes already; ConflictError when it holds others."""
+        size = self._bucket.size(key)
+        if size is None:
+            return False
+        if size != entry.size:
+            raise other_bytes(entry, key)
+        self._expect_same(key, entry)
+        return True
+
+    def _expect_same(self, key: str, entry: FileEntry) -> None:
+        with contextlib.closing(self._bucket.get(key)) as body:
+            expect_same(body.blocks(), entry, key)
+
+    def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
+        """Write the index, then move the head by compare-and-swap."""
+        conditional = self._may_write()
+        data = index_bytes(index)
+        head = new_head(name, index, sha256_bytes(data), expected)
+        if not conditional:
+            self._expect_head(name, expected)
+        if self._bucket.put(index_key(head.index), data, IF_ABSENT if conditional else None) is None:
+            self.index(head.index)
+        return self._move(head, expected, conditional=conditional)
+
+    def _move(self, head: Head, expected: Head | None, *, conditional: bool) -> Head:
+        key, condition = head_key(head.name), None
+        if conditional:
+            condition = if_match(expected.mark) if expected else IF_ABSENT
+        try:
+            etag = self._bucket.put(key, head_bytes(head), condition)
+        except UnavailableError:  # the reply may be lost, and the head moved all the same
+            if current := self._current_if_mine(head):
+                return current
+            raise
+        if etag:
+            return replace(head, mark=etag)
+        if current := self._current_if_mine(head):
+            return current
+        raise _moved(head.name)
+
+    def _current_if_mine(self, head: Head) -> Head | None:
+        """Return the head as it is now if it carries our nonce."""
+        with contextlib.suppress(NotFoundError, UnavailableError):
+            current = self.head(head.name)
+            return current if current.nonce == head.nonce else None
+        return None
+
+    def _expect_head(self, name: HeadName, expected: Head | None) -> None:
+        """Compare without the swap: all that a single writer needs."""
+        try:
+            mark = self.head(name).mark
+        except NotFoundError:
+            mark = ""
+        if mark != (expected.mark if expected else ""):
+            raise _moved(name)
+
+    def _may_write(self) -> bool:
+        """Say whether writes are conditional; RefusedError where they cannot be and must be."""
+        with self._probing:
+            if self.conditional is None:
+                self.conditional = self._bucket.is_aws or self.probe()
+        if not self.conditional and not self._spec.single_writer:
+            raise RefusedError(
+                f"the server of `{self.url}` has no conditional writes: two boxes could overwrite each other",
+                hint=f"if only one box writes: `mirror: {{url: {self.url}, single_writer: true}}`",
+            )
+        return self.conditional
+
+    def probe(self) -> bool:
+        """Try conditional writes on a scratch key, which stays; IntegrityError when bytes come back wrong."""
+        put = self._bucket.put
+        try:
+            put(_PROBE, _PROBE_BYTES, IF_ABSENT)
+            works = put(_PROBE, _PROBE_BYTES, IF_ABSENT) is None
+            works = put(_PROBE, _PROBE_BYTES, if_match(_NO_ETAG)) is None and works
+        except NotImplementedByServerError:
+            works = False
+            put(_PROBE, _PROBE_BYTES)
+        with contextlib.closing(self._bucket.get(_PROBE)) as body:
+            if body.all(MAX_HEAD) != _PROBE_BYTES:
+                raise IntegrityError(
+                    f"the server of `{self.url}` does not give back the bytes it was sent",
+                    safe="nothing but a scratch key was written",
+                )
+        return works
+
+    def requests(self) -> MirrorRequests:
+        """Return how many requests were sent so far, retries included."""
+        return self._bucket.requests.value()
+
+
+def _moved(name: HeadName) -> HeadMovedError:
+    return HeadMovedError(
+        f"the head of `{name}` moved meanwhile", safe="nothing was moved", hint="run the same command again"
+    )

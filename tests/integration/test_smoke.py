@@ -1,0 +1,469 @@
+"""Every probe on real (tiny) models, and every way in which a model can be shown not to work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from labsync.digest import sha256_file
+from labsync.manifest.model import SmokeInputs, SmokeSpec
+from labsync.smoke import torchvision_cpu
+from labsync.smoke.checks import SmokePlan
+from labsync.smoke.run import Subject, smoke_one
+from tests.fakes.quickstart import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from labsync.report import SmokeResult
+
+Tensors: TypeAlias = "dict[str, np.ndarray]"
+
+DINO = "models/dinov3-tiny"
+SAM = "checkpoints/sam_tiny.pth"
+VIDEO = "models/videomae-tiny"
+RUN = SmokePlan("run", device="cpu")
+FEATURES = SmokeSpec("image-feature-extraction")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("quickstart") / "origin"
+    build(target)
+    return target
+
+
+def _smoke(spec: SmokeSpec, model: Path | str, root: Path, env: dict[str, str] | None = None) -> SmokeResult:
+    subject = Subject("models/it", spec, str(model), root)
+    return smoke_one(subject, RUN, Path(sys.executable), {**os.environ, **(env or {})})
+
+
+# --- every task passes ---------------------------------------------------------------------------
+
+QUICKSTART = [
+    (
+        SmokeSpec("image-text-to-text", max_new_tokens=8, inputs=SmokeInputs(prompt="Describe.")),
+        "models/qwen2-vl-tiny",
+    ),
+    (SmokeSpec("image-feature-extraction", inputs=SmokeInputs(image="datasets/pictures/rings.png")), DINO),
+    (SmokeSpec("video-classification", inputs=SmokeInputs(video="datasets/clips/ball")), VIDEO),
+    (
+        SmokeSpec(
+            "segment-anything",
+            inputs=SmokeInputs("datasets/pictures/shapes.png", points=((60, 50), (70, 55))),
+        ),
+        SAM,
+    ),
+]
+ANSWERS = {
+    "image-text-to-text": "prompt tokens; answer:",
+    "image-feature-extraction": "features 201x64",
+    "video-classification": "%, ",
+    "segment-anything": "3 masks, best score",
+}
+
+
+@pytest.mark.parametrize(("spec", "model"), QUICKSTART, ids=[spec.task for spec, _ in QUICKSTART])
+def test_the_quickstarts_models_pass(origin: Path, spec: SmokeSpec, model: str) -> None:
+    result = _smoke(spec, origin / model, origin)
+    assert result.result == "pass", result.reason
+    assert ANSWERS[spec.task] in result.reason
+    assert result.device == "cpu"
+    assert result.seconds > 0
+    assert result.peak_bytes > 50e6
+
+
+def test_max_pixels_bounds_what_the_language_model_sees(origin: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.arange(900 * 700 * 3, dtype=np.uint32).astype(np.uint8).reshape(700, 900, 3)).save(
+        origin / "large.png"
+    )
+    inputs = SmokeInputs(image="large.png", prompt="x")
+    spec = SmokeSpec("image-text-to-text", max_new_tokens=1, max_pixels=28 * 28 * 8, inputs=inputs)
+    result = _smoke(spec, origin / "models/qwen2-vl-tiny", origin)
+    assert result.result == "pass", result.reason
+    assert int(result.reason.split()[0]) < 8 + 100
+
+
+def test_a_video_file_is_read_in_colour_and_in_half_precision(origin: Path, tmp_path: Path) -> None:
+    import cv2
+
+    writer = cv2.VideoWriter(str(tmp_path / "red.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    for number in range(20):
+        writer.write(np.full((48, 64, 3), (0, 5 * number, 240), np.uint8))  # OpenCV's order: blue, green, red
+    writer.release()
+    from labsync.smoke.probes.inputs import clips
+    from labsync.smoke.request import ProbeRequest
+
+    first, second = clips(ProbeRequest("video-classification", "/m", video=str(tmp_path / "red.mp4")), 16)
+    red, green, blue = (int(value) for value in np.asarray(first[-1]).mean(axis=(0, 1)))
+    assert red > 200 > green > 60 > blue
+    assert len(first) == len(second) == 16
+    spec = SmokeSpec("video-classification", dtype="bfloat16", inputs=SmokeInputs(video="red.mp4"))
+    result = _smoke(spec, origin / VIDEO, tmp_path)
+    assert result.result == "pass", result.reason
+
+
+def test_a_model_in_the_cache_is_found_by_its_hub_id(origin: Path, tmp_path: Path) -> None:
+    commit = "c" * 40
+    repository = tmp_path / "hub" / "models--tiny--dino"
+    shutil.copytree(origin / DINO, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    env = {"HF_HOME": str(tmp_path)}
+    assert _smoke(FEATURES, "tiny/dino", tmp_path, env).result == "pass"
+    missing = _smoke(FEATURES, "tiny/other", tmp_path, env)
+    assert missing.result == "fail"
+    assert missing.reason == "`tiny/other` is not in the Hugging Face cache of this box"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two more models, written by the libraries themselves: SAM in transformers' form, a text encoder."""
+    torchvision_cpu.install()
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        BertConfig,
+        BertModel,
+        PreTrainedTokenizerFast,
+        SamConfig,
+        SamImageProcessor,
+        SamModel,
+        SamProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("made")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**small, "image_size": 256, "mlp_dim": 64, "output_channels": 32, "global_attn_indexes": [1]}
+    prompts = {"hidden_size": 32, "image_size": 256, "image_embedding_size": 16}
+    decoder = {"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32}
+    config = SamConfig(
+        vision_config={**vision, "num_pos_feats": 16},
+        prompt_encoder_config=prompts,
+        mask_decoder_config=decoder,
+        initializer_range=0.3,
+    )
+    SamModel(config).save_pretrained(folder / "sam")
+    sizes = {"size": {"longest_edge": 256}, "pad_size": {"height": 256, "width": 256}}
+    SamProcessor(SamImageProcessor(**sizes)).save_pretrained(folder / "sam")
+    words = ["[UNK]", "A", "student", "ties", "the", "weather", "lake", "is", "calm", "[PAD]"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(
+        folder / "text"
+    )
+    text = BertConfig(vocab_size=len(words), intermediate_size=64, initializer_range=0.3, **small)
+    BertModel(text, add_pooling_layer=False).save_pretrained(folder / "text")
+    return folder
+
+
+def test_sam_in_the_form_of_transformers_passes(made: Path, origin: Path) -> None:
+    spec = SmokeSpec(
+        "segment-anything",
+        dtype="bfloat16",
+        inputs=SmokeInputs("datasets/pictures/shapes.png", points=((60, 50),)),
+    )
+    result = _smoke(spec, made / "sam", origin)
+    assert result.result == "pass", result.reason
+    assert "3 masks" in result.reason
+
+
+def test_a_text_encoder_passes_without_the_pooler_it_does_not_use(made: Path) -> None:
+    result = _smoke(SmokeSpec("feature-extraction"), made / "text", made)
+    assert result.result == "pass", result.reason
+    assert "embedding of 32 numbers" in result.reason
+
+
+# --- damaged weights -----------------------------------------------------------------------------
+
+
+def _changed(source: Path, target: Path, change: Callable[[Tensors], None]) -> Path:
+    shutil.copytree(source, target)
+    tensors = load_file(target / "model.safetensors")
+    change(tensors)
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def _lose(tensors: Tensors) -> None:
+    del tensors["layer.1.mlp.up_proj.weight"]
+
+
+def _poison(tensors: Tensors) -> None:
+    tensors["layer.0.norm1.weight"][3] = np.nan
+
+
+def _flatten(tensors: Tensors) -> None:
+    tensors["norm.weight"][:] = 0
+    tensors["norm.bias"][:] = 0.5
+
+
+def _blind(tensors: Tensors) -> None:
+    tensors["norm.weight"][:] = 0
+
+
+def _reshape(tensors: Tensors) -> None:
+    tensors["embeddings.register_tokens"] = np.zeros((1, 2, 64), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_lose, "1 tensor (`model.layer.1.mlp.up_proj.weight`) is missing"),
+        (_poison, "1 tensor (`model.layer.0.norm1.weight`) is not finite"),
+        (_flatten, "the output is constant (0.5 everywhere)"),
+        (_blind, "the model ignores what it is shown"),
+        (_reshape, "1 tensor (`embeddings.register_tokens`) is of another shape"),
+    ],
+)
+def test_a_damaged_model_folder_fails(
+    origin: Path, tmp_path: Path, change: Callable[[Tensors], None], reason: str
+) -> None:
+    result = _smoke(FEATURES, _changed(origin / DINO, tmp_path / "model", change), tmp_path)
+    assert (result.result, reason in result.reason) == ("fail", True), result.reason
+
+
+def test_a_base_model_without_classes_fails_as_a_classifier(origin: Path, tmp_path: Path) -> None:
+    def behead(tensors: Tensors) -> None:
+        del tensors["classifier.weight"], tensors["classifier.bias"]
+        tensors["decoder.head.weight"] = np.zeros((2, 2), np.float32)
+
+    result = _smoke(
+        SmokeSpec("video-classification"), _changed(origin / VIDEO, tmp_path / "base", behead), tmp_path
+    )
+    assert result.result == "fail"
+    assert "`classifier.bias`, `classifier.weight`" in result.reason
+    assert "has not been fine-tuned" in result.reason
+
+
+def test_every_damage_of_a_sam_checkpoint_is_told(origin: Path, tmp_path: Path) -> None:
+    import torch
+
+    state = torch.load(origin / SAM, weights_only=True)
+    state["mask_decoder.iou_token.weight"][0, 0] = float("inf")
+    state["extra"] = torch.zeros(1)
+    spec = SmokeSpec("segment-anything")
+    torch.save(state, tmp_path / "extra.pth")
+    assert "1 tensor (`extra`) is without a place" in _smoke(spec, tmp_path / "extra.pth", tmp_path).reason
+    del state["extra"]
+    torch.save(state, tmp_path / "infinite.pth")
+    infinite = _smoke(spec, tmp_path / "infinite.pth", tmp_path)
+    assert "1 tensor (`mask_decoder.iou_token.weight`) is not finite" in infinite.reason
+    del state["image_encoder.pos_embed"]
+    torch.save(state, tmp_path / "foreign.pth")
+    foreign = _smoke(spec, tmp_path / "foreign.pth", tmp_path)
+    assert "not a checkpoint of `segment_anything`" in foreign.reason
+    assert {infinite.result, foreign.result} == {"fail"}
+
+
+def _cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1000)
+
+
+def _point(file: Path) -> None:
+    digest, size = sha256_file(file)
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n")
+
+
+def _page(file: Path) -> None:
+    file.write_text("<!DOCTYPE html>\n<html><body>Please log in</body></html>\n")
+
+
+@pytest.mark.parametrize("model", [SAM, DINO])
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(_cut, "cut off"), (_point, "a Git LFS pointer"), (_page, "a web page")]
+)
+def test_a_file_that_is_not_the_weights_is_named(
+    origin: Path, tmp_path: Path, model: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    copied = tmp_path / Path(model).name
+    if (origin / model).is_dir():
+        shutil.copytree(origin / model, copied)
+        damage(copied / "model.safetensors")
+    else:
+        shutil.copy(origin / model, copied)
+        damage(copied)
+    result = _smoke(SmokeSpec("segment-anything"), copied, tmp_path)
+    assert (result.result, reason in result.reason) == ("fail", True), result.reason
+
+
+# --- pickles -------------------------------------------------------------------------------------
+
+
+class _Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def _disguised(path: Path) -> bytes:
+    """Return a pickle that reaches `os.mkdir` through torch, so that the names alone look harmless."""
+    words = (b"torch.utils.cpp_extension", b"os.mkdir", os.fsencode(path))
+    module, name, argument = (b"\x8c" + bytes([len(word)]) + word for word in words)
+    return b"\x80\x04" + module + name + b"\x93" + argument + b"\x85R."
+
+
+def test_a_malicious_pickle_is_refused_and_never_run(origin: Path, tmp_path: Path) -> None:
+    import torch
+
+    trap = tmp_path / "t"
+    folder = tmp_path / "model"
+    shutil.copytree(origin / DINO, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": _Touch(trap)}, folder / "pytorch_model.bin")
+    torch.save({"a": _Touch(trap)}, tmp_path / "open.pth")
+    (tmp_path / "disguised.pth").write_bytes(_disguised(trap))
+    unsafe = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    results = [
+        _smoke(FEATURES, folder, tmp_path, unsafe),
+        _smoke(SmokeSpec("segment-anything"), tmp_path / "open.pth", tmp_path, unsafe),
+        _smoke(SmokeSpec("segment-anything"), tmp_path / "disguised.pth", tmp_path, unsafe),
+    ]
+    assert not trap.exists()
+    assert [result.result for result in results] == ["fail"] * 3
+    assert all("nothing was executed" in result.reason for result in results), results
+    subprocess.run([sys.executable, "-c", "import pickle, sys, torch.utils.cpp_extension\n"
+                    "pickle.load(open(sys.argv[1], 'rb'))", str(tmp_path / "disguised.pth")], check=True)  # fmt: skip
+    assert trap.exists()  # the trap works, where nobody guards
+
+
+def test_an_honest_pickle_is_loaded(origin: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file as load_torch
+
+    folder = tmp_path / "model"
+    shutil.copytree(origin / DINO, folder)
+    torch.save(load_torch(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    result = _smoke(FEATURES, folder, tmp_path)
+    assert result.result == "pass", result.reason
+
+
+# --- inputs, the user's function, and the process itself ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        (SmokeInputs(image="none.png"), "none.png` does not exist"),
+        (SmokeInputs(image="text.png"), "text.png` is not a picture"),
+    ],
+)
+def test_an_input_that_cannot_be_read_is_told(
+    origin: Path, tmp_path: Path, inputs: SmokeInputs, reason: str
+) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    result = _smoke(SmokeSpec("segment-anything", inputs=inputs), origin / SAM, tmp_path)
+    assert (result.result, reason in result.reason) == ("fail", True), result.reason
+
+
+def test_a_gpu_that_is_not_there_is_told(origin: Path, tmp_path: Path) -> None:
+    subject = Subject("checkpoints/sam", SmokeSpec("segment-anything"), str(origin / SAM), tmp_path)
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    result = smoke_one(subject, SmokePlan("run", device="cuda"), Path(sys.executable), env)
+    assert result.result == "fail"
+    assert "finds no GPU it can use" in result.reason
+
+
+FUNCTIONS = """
+import os, signal, sys
+print("noise on stdout")
+def good(path): print("more noise"); return {"files": sorted(os.listdir(path)), "argv": len(sys.argv)}
+def bad(path): raise ValueError("the mask is empty")
+def odd(path): return object()
+def leave(path): sys.exit(3)
+def hang(path):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True: pass
+def crash(path): os.kill(os.getpid(), signal.SIGSEGV)
+def eat(path): os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "result", "reason"),
+    [
+        ("good", "pass", '{"argv": 2, "files": ["a.txt"]}'),
+        ("bad", "fail", "ValueError: the mask is empty"),
+        ("odd", "fail", "returned a object, which JSON cannot hold"),
+        ("leave", "fail", "exit code 3 and no result"),
+        ("hang", "fail", "it did not finish within 2 s"),
+        ("crash", "fail", "it crashed with SIGSEGV"),
+        ("eat", "fail", "killed by SIGKILL, most likely because memory ran out"),
+        ("none", "fail", "the module `lab_checks` has no function `none`"),
+    ],
+)
+def test_the_users_own_function_and_every_way_to_end(
+    tmp_path: Path, function: str, result: str, reason: str
+) -> None:
+    (tmp_path / "lab_checks.py").write_text(FUNCTIONS)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "a.txt").touch()
+    seen = _smoke(SmokeSpec("python", function=f"lab_checks:{function}", timeout=2), model, tmp_path)
+    assert seen.result == result, seen.reason
+    assert reason in seen.reason
+
+
+def test_a_package_that_is_not_installed_is_named(origin: Path, tmp_path: Path) -> None:
+    (tmp_path / "lab_checks.py").write_text("import nothing_of_that_name\n")
+    result = _smoke(SmokeSpec("python", function="lab_checks:f"), origin, tmp_path)
+    assert result.reason == "the package `nothing_of_that_name` is not installed in this environment"
+
+
+# --- torchvision beside a torch without CUDA -----------------------------------------------------
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_torchvision_imports_and_suppresses_boxes_whatever_torch_was_built_for() -> None:
+    boxes = "[[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30.0]]"
+    code = (
+        "import sys, labsync.smoke.torchvision_cpu as t; t.install(); t.install()\n"
+        "assert 'torch' not in sys.modules and len([f for f in sys.meta_path if type(f).__name__ == '_Finder']) == 1\n"
+        "import torch, torchvision\n"
+        f"print(torchvision.ops.nms(torch.tensor({boxes}), torch.tensor([.5, .9, .3]), .5).tolist())\n"
+        f"print(torchvision.ops.batched_nms(torch.tensor({boxes}), torch.tensor([.5, .9, .3]), "
+        "torch.tensor([0, 1, 0]), .5).tolist())"
+    )
+    assert _python(code) == "[1, 2]\n[1, 0, 2]"
+
+
+def test_nothing_is_defined_where_torch_has_cuda(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("class version: cuda = '12.8'\n")
+    (tmp_path / "torchvision.py").write_text("import torch; ready = True\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import labsync.smoke.torchvision_cpu as t; t.install()\n"
+        "import torchvision; print(torchvision.ready, t._kept)"
+    )
+    assert _python(code) == "True []"
+
+
+def test_the_probes_import_nothing_but_what_they_may() -> None:
+    """A probe's folder is loaded under another name, so a relative import is all it needs of labsync."""
+    probes = Path(str(torchvision_cpu.__file__)).with_name("probes")
+    sources = [*probes.glob("*.py"), probes.with_name("request.py"), Path(str(torchvision_cpu.__file__))]
+    assert len(sources) > 10
+    for path in sources:
+        assert "from labsync" not in path.read_text()
