@@ -128,6 +128,7 @@ def test_one_object_and_a_missing_one(bucket: str) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key="a/model.pth", Body=b"12345")
     (listed,) = UrlOrigin().resolve(data(f"s3://{bucket}/a/model.pth")).files
     assert (listed.path, listed.size) == ("model.pth", 5)
+    origin = UrlOrigin()
     for url in (
         f"s3://{bucket}/a/no.pth",
         "s3://no-such-bucket/a",
@@ -211,6 +212,15 @@ def test_what_s3_answers_is_never_an_empty_listing(
     assert isinstance(listing.value, kind)
     if code != "ExpiredToken":  # a HEAD has no body that could tell the code of a 400
         assert isinstance(reading.value, kind)
+
+
+def test_an_endpoint_that_nobody_serves_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with FileServer({}) as gone:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", gone.url)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        UrlOrigin().resolve(data("s3://bucket/data/"))
 
 
 def test_without_credentials_s3_is_asked_anonymously(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def test_the_second_run_starts_no_program_and_changes_nothing(
     assert environment_state(asked).state == "ok"
 
 
+def test_a_module_that_is_asked_for_later_is_imported_without_a_new_build(asked: EnvironmentRequest) -> None:
+    first = build_environment(asked, ignore)
+    more = replace(asked, imports=("tiny", "json"))
+    assert build_environment(more, ignore) == Built("lab", first.prefix, "reused")
+    with pytest.raises(EnvironmentFailedError, match="`absent`"):
+        build_environment(replace(asked, imports=("absent",)), ignore)
+    assert environment_state(asked).state == "ok"
+    assert "json" in (Path(first.prefix) / "labsync-stamp.json").read_text()
+
+
 def test_an_inheriting_environment_sees_what_the_running_python_sees(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path / "wheels", "click", "0.0.1")
     plain = tmp_path / "site"

@@ -18,7 +18,7 @@ from labsync.env.base import manager_for
 from labsync.env.checks import check_imports, repair_torchvision
 from labsync.env.library import install_libraries
 from labsync.env.package import build_wheel
-from labsync.env.stamp import DIGITS, STAMP, hash_of, inputs_of, is_intact, prefix_of, write_stamp
+from labsync.env.stamp import DIGITS, STAMP, hash_of, inputs_of, imported, is_intact, prefix_of, write_stamp
 from labsync.env.switch import build_lock, check_name, current, switch
 from labsync.env.tools import Tools
 from labsync.errors import LabsyncError
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
     """Make the environment that is asked for the current one of its name; `built` or `reused`.
 
-    An environment with the same inputs is used again, without starting any program. Otherwise it is
-    built at its own final path, checked, and switched in by one rename: whatever goes wrong before
+    An environment with the same inputs is used again, without starting any program unless `imports`
+    names a module that was not imported in it yet. Otherwise it is built at its own final path, checked, and switched in by one rename: whatever goes wrong before
     that, the old one stays as it is and current. Raises EnvironmentFailedError (13), InvalidError
     (3) for what this version cannot build, RefusedError (12) for a name that is not labsync's.
     """
@@ -42,7 +42,8 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
     manager = manager_for(request.manager)
     inputs = inputs_of(request)
     prefix = prefix_of(request, digest := hash_of(inputs))
-    if current(request.envs_dir, request.name) == prefix and is_intact(prefix, digest):
+    ready = is_intact(prefix, digest) and imported(prefix).issuperset(request.imports)
+    if ready and current(request.envs_dir, request.name) == prefix:
         return Built(request.name, str(prefix), "reused")
     with build_lock(request.envs_dir, request.name, observer):
         state = "reused"
@@ -51,8 +52,11 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
             _sweep(request, prefix, observer)
             _build(request, manager, prefix)
             _sync(prefix)
-            write_stamp(prefix, inputs)
+            write_stamp(prefix, inputs, request.imports)
             state = "built"
+        elif not (seen := imported(prefix)).issuperset(request.imports):
+            check_imports(prefix, request.imports, _tools(request, prefix))
+            write_stamp(prefix, inputs, seen.union(request.imports))
         switch(request.envs_dir, request.name, prefix)
     return Built(request.name, str(prefix), state)
 
@@ -84,18 +88,23 @@ def _sweep(request: EnvironmentRequest, prefix: Path, observer: Observer) -> Non
 
 
 def _build(request: EnvironmentRequest, manager: Manager, prefix: Path) -> None:
-    tools = Tools(request.home, prefix.with_name(f"{prefix.name}.log"), request.offline)
+    tools = _tools(request, prefix)
     tools.log.unlink(missing_ok=True)
     try:
-        manager.create(request, prefix, tools)
-        install_libraries(request, prefix, tools)
-        _install_labsync(prefix, tools)
-        repair_torchvision(prefix, tools)
-        check_imports(prefix, ("labsync", *request.imports), tools)
+        with atomic.disk_errors(prefix):
+            manager.create(request, prefix, tools)
+            install_libraries(request, prefix, tools)
+            _install_labsync(prefix, tools)
+            repair_torchvision(prefix, tools)
+            check_imports(prefix, request.imports, tools)
     except LabsyncError:
         _remove(prefix)  # a half-made environment of several GB must not fill a small disk; the log stays
         raise
     tools.log.unlink(missing_ok=True)
+
+
+def _tools(request: EnvironmentRequest, prefix: Path) -> Tools:
+    return Tools(request.home, prefix.with_name(f"{prefix.name}.log"), request.offline)
 
 
 def _install_labsync(prefix: Path, tools: Tools) -> None:

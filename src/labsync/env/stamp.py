@@ -2,7 +2,8 @@
 
 `<prefix>/labsync-stamp.json`, written last:
 
-    {"version": 1, "hash": <64 hex>, "inputs": {…}, "files": [paths that must be there]}
+    {"version": 1, "hash": <64 hex>, "inputs": {…}, "imports": [modules that were imported in it],
+     "files": [paths that must be there]}
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from labsync.env.package import package_digest
 from labsync.env.record import site_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from labsync.env.base import EnvironmentRequest
@@ -40,7 +41,6 @@ def inputs_of(request: EnvironmentRequest) -> Mapping[str, object]:
         "manager": request.manager,
         "packages": sorted([one.manager, one.name, one.version, one.url, one.sha256] for one in packages),
         "libraries": sorted([one.name, one.origin, one.commit] for one in request.libraries),
-        "imports": sorted(request.imports),
         "labsync": [labsync.__version__, package_digest()],
         "python": [str(python.executable), os.path.realpath(python.executable), python.version],
         "inherit": inherited if request.inherit else None,
@@ -57,8 +57,8 @@ def prefix_of(request: EnvironmentRequest, digest: str) -> Path:
     return request.envs_dir / f"{request.name}-{digest[:DIGITS]}"
 
 
-def write_stamp(prefix: Path, inputs: Mapping[str, object]) -> None:
-    """Say that the build came to its end; everything else is durable by then."""
+def write_stamp(prefix: Path, inputs: Mapping[str, object], imports: Iterable[str]) -> None:
+    """Say that the build came to its end and that these modules import; the rest is durable by then."""
     site = site_packages(prefix)
     files = [prefix / "bin" / "python", prefix / "pyvenv.cfg", *sorted(site.glob("*.pth"))]
     files += sorted(site.glob("*.dist-info/RECORD"))
@@ -66,6 +66,7 @@ def write_stamp(prefix: Path, inputs: Mapping[str, object]) -> None:
         "version": VERSION,
         "hash": hash_of(inputs),
         "inputs": inputs,
+        "imports": sorted(imports),
         "files": [path.relative_to(prefix).as_posix() for path in files if path.exists()],
     }
     atomic.write_bytes(prefix / STAMP, json.dumps(stamp, indent=1, sort_keys=True).encode())
@@ -73,16 +74,27 @@ def write_stamp(prefix: Path, inputs: Mapping[str, object]) -> None:
 
 def is_intact(prefix: Path, digest: str) -> bool:
     """Say whether the environment was built to the end from these inputs, and its main files are there."""
-    try:
-        stamp = json.loads((prefix / STAMP).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(stamp, dict) or stamp.get("version") != VERSION or stamp.get("hash") != digest:
+    stamp = _read(prefix)
+    if stamp.get("version") != VERSION or stamp.get("hash") != digest:
         return False
     files = stamp.get("files")
     return isinstance(files, list) and all(
         isinstance(name, str) and (prefix / name).exists() for name in files
     )
+
+
+def imported(prefix: Path) -> frozenset[str]:
+    """Return the modules that have been seen to import in the environment."""
+    names = _read(prefix).get("imports")
+    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+
+def _read(prefix: Path) -> Mapping[str, object]:
+    try:
+        stamp: object = json.loads((prefix / STAMP).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
 
 
 def _version(name: str) -> str:

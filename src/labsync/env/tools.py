@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labsync import process
-from labsync.atomic import make_dirs
+from labsync.atomic import disk_errors, make_dirs
 from labsync.errors import DiskError, EnvironmentFailedError
 from labsync.secrets import redact
 
@@ -54,9 +54,9 @@ class Tools:
         timeout: float = HOUR,
     ) -> Completed:
         """Run a program to its end; `doing` is what it does, as in `install the locked packages`."""
-        make_dirs(self.log.parent)
         done = process.run(argv, cwd=self.home, env=self._environment(env or {}), timeout=timeout)
-        self._record(argv, done)
+        with disk_errors(self.log):
+            self._record(argv, done)
         if done.returncode != 0:
             raise self._failure(doing, done, timeout)
         return done
@@ -77,6 +77,7 @@ class Tools:
         return ours | dict(more)
 
     def _record(self, argv: Sequence[str], done: Completed) -> None:
+        make_dirs(self.log.parent)
         with self.log.open("ab") as log:
             for part in (f"$ {shlex.join(argv)}\n".encode(), done.stdout, done.stderr):
                 log.write(redact(part.decode("utf-8", "replace")).encode())

@@ -118,9 +118,14 @@ def _translate(url: str, error: Exception) -> LabsyncError:
             return InvalidError(f"`{url}` is a folder", hint=f"write it with a slash at its end: `{url}/`")
         case _ if "Credentials" in type(error).__name__:
             return NotAllowedError(f"`{url}` wants credentials, and these do not do", hint=str(error))
-        case TimeoutError() | ConnectionError():
+        case _ if isinstance(error, (TimeoutError, ConnectionError)) or _is_of_the_network(error):
             return UnavailableError(f"`{url}` does not answer", hint="check the network")
         case _:
             return UnavailableError(
                 f"`{url}` cannot be read: {type(error).__name__}", hint="check the network"
             )
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """Say whether a foreign error's name tells that nobody answered; botocore's have no common base."""
+    return any(word in type(error).__name__ for word in ("Connect", "Timeout"))
