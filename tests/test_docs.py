@@ -92,7 +92,9 @@ def test_every_command_and_option_is_documented(name: str, command: click.Comman
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.name} has no help"
             longest = max(parameter.opts, key=len)
-            assert f"`{longest}" in README or f"/{longest}" in README, f"the README does not mention {longest}"
+            assert f"`{longest}" in README or f"/{longest}" in README, (
+                f"the README does not mention {longest}"
+            )
 
 
 def test_design_names_real_modules() -> None:

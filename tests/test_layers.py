@@ -94,8 +94,12 @@ def test_foreign_packages_are_imported_lazily(path: Path) -> None:
     name = _name(path)
     if name.startswith(("cli/", "smoke/probes/")):
         return
-    eager = {module.split(".")[0] for module, at_load in _imports(ast.parse(path.read_text("utf-8"))) if at_load}
-    assert not eager & (DOORS.keys() - {"subprocess", "sqlite3", "click"}), f"{name} imports {eager} when loaded"
+    eager = {
+        module.split(".")[0] for module, at_load in _imports(ast.parse(path.read_text("utf-8"))) if at_load
+    }
+    assert not eager & (DOORS.keys() - {"subprocess", "sqlite3", "click"}), (
+        f"{name} imports {eager} when loaded"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage of the flow begins: `lock`, `pull`, `environment`, `kernel`, `smoke` …"""
+    """A stage of the flow begins: `lock`, `pull`, `environment`, `kernel`, `smoke` and so on."""
 
     name: str
     detail: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,10 +77,8 @@ def run(
 
 def _end(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     for signum, grace in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signum)
-        except ProcessLookupError:
-            pass
         try:
             return child.communicate(timeout=grace)
         except subprocess.TimeoutExpired:

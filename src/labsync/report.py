@@ -56,6 +56,9 @@ class Transferred:
         )
 
 
+NOTHING_MOVED = Transferred()
+
+
 @dataclass(frozen=True, slots=True)
 class MirrorRequests:
     """Requests sent to the mirror by HTTP method; a directory mirror counts the like operations."""
@@ -70,7 +73,7 @@ class MirrorRequests:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An environment or a kernel: its name, its folder, and `built`, `reused`, `proven`, `failed` …"""
+    """An environment or a kernel: its name, its folder, and `built`, `reused`, `proven` or `failed`."""
 
     name: str
     prefix: str

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from labsync.manifest.model import Artifact
     from labsync.manifest.select import Selection
-    from labsync.report import ArtifactReport, Built, Skipped
+    from labsync.report import ArtifactReport, Skipped
     from labsync.steps.lab import Lab
-    from labsync.steps.pull import Pulled
     from labsync.steps.prove import SmokeOptions
+    from labsync.steps.pull import Pulled
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ def _check_lock(lab: Lab) -> Outcome:
     errors = [
         ErrorReport.of(
             InvalidError(
-                f"`{reason.name}` {reason.what}", artifact=reason.name, hint="`labsync lock` brings it up to date"
+                f"`{reason.name}` {reason.what}",
+                artifact=reason.name,
+                hint="`labsync lock` brings it up to date",
             )
         )
         for reason in reasons
@@ -203,9 +205,7 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     errors += failures
 
     outcome = _report(lab, artifacts, errors, pulled.transferred, ())
-    report = replace(
-        outcome.report, environment=environment, kernel=kernel_built, smoke=tuple(results)
-    )
+    report = replace(outcome.report, environment=environment, kernel=kernel_built, smoke=tuple(results))
     return Outcome(report)
 
 
@@ -229,7 +229,7 @@ def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Out
     return _report(lab, artifacts, pulled.errors, pulled.transferred, ())
 
 
-def _report(  # noqa: PLR0913  the report's parts
+def _report(
     lab: Lab,
     artifacts: Sequence[Artifact],
     errors: Sequence[ErrorReport],

@@ -39,7 +39,9 @@ def _files(root: Path) -> dict[str, bytes]:
         ("version: 9\n", "newer"),
     ],
 )
-def test_a_bad_manifest_is_refused_with_the_line_and_the_key(tmp_path: Path, text: str, expected: str) -> None:
+def test_a_bad_manifest_is_refused_with_the_line_and_the_key(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     head = "" if text.startswith("version") else HEAD
     box = Box(tmp_path / "box", head + text)
     before = _files(box.root)
@@ -52,7 +54,7 @@ def test_a_bad_manifest_is_refused_with_the_line_and_the_key(tmp_path: Path, tex
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    text = HEAD + "colour: red\nmodels:\n  UPPER: {origin: 5}\nresults:\n  r: {path: /abs}\n"
+    text = HEAD + "colour: red\nmodels:\n  UPPER: {}\n  m: {origin: 5}\nresults:\n  r: {path: /abs}\n"
     issues = Box(tmp_path / "box", text).labsync("status").errors[0]["issues"]
     assert len(issues) >= 4
 
@@ -65,7 +67,9 @@ def test_no_manifest_says_how_to_begin(tmp_path: Path) -> None:
     assert "labsync init" in done.messages
 
 
-@pytest.mark.parametrize("args", [("nonsense",), ("pull", "no-such-thing"), ("status", "--colour"), ("pull", "-j", "0")])
+@pytest.mark.parametrize(
+    "args", [("nonsense",), ("pull", "no-such-thing"), ("status", "--colour"), ("pull", "-j", "0")]
+)
 def test_a_wrong_command_line_is_usage(tmp_path: Path, args: tuple[str, ...]) -> None:
     done = Box(tmp_path / "box", HEAD).labsync(*args)
     assert done.code == 2
@@ -74,7 +78,10 @@ def test_a_wrong_command_line_is_usage(tmp_path: Path, args: tuple[str, ...]) ->
 
 def test_a_missing_lock_stops_sourced_artifacts_only(tmp_path: Path) -> None:
     (tmp_path / "origin.bin").write_bytes(b"x")
-    box = Box(tmp_path / "box", HEAD + "models:\n  m: {origin: 'file:../origin.bin'}\nresults:\n  runs: {path: out}\n")
+    box = Box(
+        tmp_path / "box",
+        HEAD + "models:\n  m: {origin: 'file:../origin.bin'}\nresults:\n  runs: {path: out}\n",
+    )
     box.write("out/r", b"r")
     assert box.labsync("push").code == 0
     done = box.labsync("pull")
@@ -135,7 +142,9 @@ def test_a_gated_model_is_not_allowed_and_names_the_page(tmp_path: Path) -> None
     with Hub() as hub:
         hub.add_repo("models", "meta/gated", {"config.json": b"{}"}, gated="manual")
         hub.add_repo("models", "org/tiny", {"config.json": b"{}"})
-        text = HEAD + "models:\n  g: {origin: hf://meta/gated}\n  t: {origin: hf://org/tiny, path: models/t}\n"
+        text = (
+            HEAD + "models:\n  g: {origin: hf://meta/gated}\n  t: {origin: hf://org/tiny, path: models/t}\n"
+        )
         box = Box(tmp_path / "box", text, {"HF_ENDPOINT": hub.url})
         locked = box.labsync("lock")
         assert locked.code == 7
@@ -147,7 +156,10 @@ def test_a_gated_model_is_not_allowed_and_names_the_page(tmp_path: Path) -> None
 
 def test_a_wrong_sha256_is_never_published(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"not nothing")
-    text = HEAD + f"checkpoints:\n  w: {{origin: 'file:../weights.bin', sha256: {SHA_OF_NOTHING}, path: w.bin}}\n"
+    text = (
+        HEAD
+        + f"checkpoints:\n  w: {{origin: 'file:../weights.bin', sha256: {SHA_OF_NOTHING}, path: w.bin}}\n"
+    )
     box = Box(tmp_path / "box", text)
     assert box.labsync("lock").code == 0
     done = box.labsync("pull")
@@ -161,7 +173,8 @@ def test_a_mirror_without_conditional_writes_is_refused_unless_one_box_writes(tm
 
     with rclone_server(tmp_path / "store") as server:
         server.make_bucket("lab")
-        text = HEAD + "mirror: {{url: s3://lab/p, endpoint: '{}', region: us-east-1{}}}\nresults: {{runs: {{path: out}}}}\n"
+        mirror = "mirror: {{url: s3://lab/p, endpoint: '{}', region: us-east-1{}}}\n"
+        text = HEAD + mirror + "results: {{runs: {{path: out}}}}\n"
         box = Box(tmp_path / "box", text.format(server.url, ""), server.env)
         box.write("out/x", b"x")
         refused = box.labsync("push")
@@ -212,7 +225,10 @@ def test_what_the_user_changed_is_kept_unless_forced(tmp_path: Path) -> None:
 
 def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "one.bin").write_bytes(b"one")
-    box = Box(tmp_path / "box", HEAD + "models:\n  m: {origin: 'file:../one.bin', path: m.bin}\nresults: {r: {path: out}}\n")
+    box = Box(
+        tmp_path / "box",
+        HEAD + "models:\n  m: {origin: 'file:../one.bin', path: m.bin}\nresults: {r: {path: out}}\n",
+    )
     box.write("out/x", b"x")
     assert box.labsync("lock", "--dry-run").code == 0
     assert not (box.root / "labsync.lock").exists()

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-MODELS = {"qwen2-vl": "image-text-to-text", "dinov3": "image-feature-extraction", "videomae": "video-classification"}
+MODELS = {
+    "qwen2-vl": "image-text-to-text",
+    "dinov3": "image-feature-extraction",
+    "videomae": "video-classification",
+}
 
 
 def _build(target: Path) -> None:
@@ -47,7 +51,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _manifest(origin: Path, mirror: str) -> str:
     models = "".join(
-        f"  {name}:\n    origin: hf://tiny/{name}@main\n    smoke: {{task: {task}}}\n" for name, task in MODELS.items()
+        f"  {name}:\n    origin: hf://tiny/{name}@main\n    smoke: {{task: {task}}}\n"
+        for name, task in MODELS.items()
     )
     return (
         "version: 1\nproject: whole-path\n"
@@ -172,7 +177,7 @@ def _same_disks(a: Box, b: Box) -> None:
 
 def _from_pretrained(box: Box, name: str) -> str:
     script = (
-        "import transformers, sys; "
+        "import labsync.smoke.torchvision_cpu as t; t.install(); import transformers, sys; "
         "m = transformers.AutoModel.from_pretrained(sys.argv[1]); print(type(m).__name__)"
     )
     env = {**os.environ, **box.env, "HF_HUB_OFFLINE": "1"}

@@ -91,7 +91,9 @@ def test_two_boxes_push_different_files_and_both_are_in_the_head(boxes: tuple[Bo
     assert a.tree("outputs") == {"a.txt": b"from a", "b.txt": b"from b"}
 
 
-def test_the_same_path_on_both_boxes_keeps_both_contents_and_says_how_to_choose(boxes: tuple[Box, Box]) -> None:
+def test_the_same_path_on_both_boxes_keeps_both_contents_and_says_how_to_choose(
+    boxes: tuple[Box, Box],
+) -> None:
     a, b = boxes
     a.write("outputs/same.txt", b"from a")
     b.write("outputs/same.txt", b"from b")
@@ -109,7 +111,9 @@ def test_the_same_path_on_both_boxes_keeps_both_contents_and_says_how_to_choose(
     assert a.tree("outputs") == {"only-b.txt": b"b alone", "same.txt": b"from a"}
 
     # The other content is there, too, under the name that the message gave.
-    loser = next(line for line in b.labsync("log", "results").lines if line.get("label", "").startswith("conflict"))
+    loser = next(
+        line for line in b.labsync("log", "results").lines if line.get("label", "").startswith("conflict")
+    )
     c = Box(b.root.parent / "c", b.manifest.read_text(), b.env | {"HOME": str(b.root.parent / "c-home")})
     assert c.labsync("pull", f"runs@{loser['snapshot'][:12]}").code == 0
     assert c.read("outputs/same.txt") == b"from b"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,6 +69,11 @@ class Bench:
         for path in self.contents:
             self.publish(path)
         self.home.finish(self.snapshot)
+
+    def age(self) -> None:
+        """Give every file an mtime of long ago."""
+        for path in self.contents:
+            os.utime(self.home.source(path), ns=(1, 1))
 
     def flip(self, path: str) -> bytes:
         """Flip a byte behind an unchanged size and mtime, as a bad disk would; return what is there now."""
@@ -179,11 +182,9 @@ class HomeContract:
         done, started = threading.Event(), threading.Event()
 
         def watch() -> None:
-            for count in itertools.count():
+            while not done.is_set():
                 seen.add(sha256_bytes(place.read_bytes()))
                 started.set()
-                if done.is_set() and count > 20:
-                    return
 
         reader = threading.Thread(target=watch)
         reader.start()
@@ -193,6 +194,7 @@ class HomeContract:
         finally:
             done.set()
             reader.join()
+        seen.add(sha256_bytes(place.read_bytes()))
         assert seen == {sha256_bytes(bad), sha256_bytes(good)}
 
     def test_nothing_replaces_nothing(self, bench: Bench) -> None:
@@ -252,17 +254,43 @@ class HomeContract:
 
     def test_unchanged_files_are_not_read_again(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench.fill()
-        old = time.time_ns() - 10**10
-        for path in bench.contents:
-            os.utime(bench.home.source(path), ns=(old, old))
+        bench.age()
         expected = bench.home.inventory(rehash=True)
         bench.home.finish(bench.snapshot)
-
-        def refuse(path: str, key: str) -> None:
-            raise AssertionError(f"{path} was read")
-
-        monkeypatch.setattr("labsync.disk.hashing.hash_file", refuse)
+        monkeypatch.setattr("labsync.disk.hashing.hash_file", _refuse)
         assert bench.home.inventory(rehash=False) == expected
+
+    def test_what_was_verified_and_published_is_not_read_again(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staged = bench.staged(bench.contents["config.json"])
+        os.utime(staged, ns=(1, 1))
+        bench.home.publish(bench.entry("config.json"), staged, "nothing")
+        monkeypatch.setattr("labsync.disk.hashing.hash_file", _refuse)
+        assert bench.states() == {"config.json": "recorded"}
+
+    def test_a_change_of_nothing_but_the_ctime_is_looked_into(self, bench: Bench) -> None:
+        bench.fill()
+        bench.age()
+        bench.home.finish(bench.snapshot)
+        assert set(bench.states().values()) == {"recorded"}
+        bench.flip("config.json")
+        assert bench.states()["config.json"] == "damaged"
+
+    def test_one_can_look_while_the_memory_cannot_be_written(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.fill()
+
+        def full(observed: object) -> None:
+            raise DiskError("no space left")
+
+        monkeypatch.setattr(bench.state, "remember_all", full)
+        assert set(bench.states(rehash=True).values()) == {"recorded"}
+
+
+def _refuse(path: str, key: str) -> None:
+    raise AssertionError(f"{path} was read")
 
 
 def _no_space(*_: object) -> None:

@@ -114,7 +114,7 @@ def test_a_kernel_that_dies_while_importing_does_not_hang(prefix: Path, tmp_path
 
 def test_a_kernel_that_hangs_is_ended_at_its_limit(prefix: Path) -> None:
     write_kernel(KernelRequest("lab", prefix))
-    with pytest.raises(EnvironmentFailedError, match="did not answer in time|respond"):
+    with pytest.raises(EnvironmentFailedError, match=r"did not answer in time|respond"):
         prove_kernel("lab", prefix, ("time\nwhile True: time.sleep(1)",), timeout=5)
     assert processes_of(prefix) == []
 

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 from labsync.digest import sha256_file
 from labsync.manifest.model import SmokeInputs, SmokeSpec
 from labsync.smoke import torchvision_cpu
-from labsync.smoke.checks import SmokePlan
-from labsync.smoke.run import Subject, smoke_one
+from labsync.smoke.checks import SmokePlan, judge
+from labsync.smoke.request import ProbeRequest
+from labsync.smoke.run import Subject, run_probe, smoke_one
 from tests.fakes.quickstart import build
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ def _smoke(spec: SmokeSpec, model: Path | str, root: Path, env: dict[str, str] |
 
 QUICKSTART = [
     (
-        SmokeSpec("image-text-to-text", max_new_tokens=8, inputs=SmokeInputs(prompt="Describe.")),
+        SmokeSpec(
+            "image-text-to-text",
+            max_new_tokens=8,
+            max_pixels=28 * 28 * 8,
+            inputs=SmokeInputs(prompt="Describe."),
+        ),
         "models/qwen2-vl-tiny",
     ),
     (SmokeSpec("image-feature-extraction", inputs=SmokeInputs(image="datasets/pictures/rings.png")), DINO),
@@ -81,20 +87,7 @@ def test_the_quickstarts_models_pass(origin: Path, spec: SmokeSpec, model: str) 
     assert result.peak_bytes > 50e6
 
 
-def test_max_pixels_bounds_what_the_language_model_sees(origin: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(np.arange(900 * 700 * 3, dtype=np.uint32).astype(np.uint8).reshape(700, 900, 3)).save(
-        origin / "large.png"
-    )
-    inputs = SmokeInputs(image="large.png", prompt="x")
-    spec = SmokeSpec("image-text-to-text", max_new_tokens=1, max_pixels=28 * 28 * 8, inputs=inputs)
-    result = _smoke(spec, origin / "models/qwen2-vl-tiny", origin)
-    assert result.result == "pass", result.reason
-    assert int(result.reason.split()[0]) < 8 + 100
-
-
-def test_a_video_file_is_read_in_colour_and_in_half_precision(origin: Path, tmp_path: Path) -> None:
+def test_a_video_file_is_read_in_colour(tmp_path: Path) -> None:
     import cv2
 
     writer = cv2.VideoWriter(str(tmp_path / "red.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
@@ -102,15 +95,11 @@ def test_a_video_file_is_read_in_colour_and_in_half_precision(origin: Path, tmp_
         writer.write(np.full((48, 64, 3), (0, 5 * number, 240), np.uint8))  # OpenCV's order: blue, green, red
     writer.release()
     from labsync.smoke.probes.inputs import clips
-    from labsync.smoke.request import ProbeRequest
 
     first, second = clips(ProbeRequest("video-classification", "/m", video=str(tmp_path / "red.mp4")), 16)
     red, green, blue = (int(value) for value in np.asarray(first[-1]).mean(axis=(0, 1)))
     assert red > 200 > green > 60 > blue
     assert len(first) == len(second) == 16
-    spec = SmokeSpec("video-classification", dtype="bfloat16", inputs=SmokeInputs(video="red.mp4"))
-    result = _smoke(spec, origin / VIDEO, tmp_path)
-    assert result.result == "pass", result.reason
 
 
 def test_a_model_in_the_cache_is_found_by_its_hub_id(origin: Path, tmp_path: Path) -> None:
@@ -152,9 +141,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vision_config={**vision, "num_pos_feats": 16},
         prompt_encoder_config=prompts,
         mask_decoder_config=decoder,
-        initializer_range=0.3,
     )
-    SamModel(config).save_pretrained(folder / "sam")
+    sam = SamModel(config)
+    for parameter in sam.parameters():  # the usual small numbers answer the same whatever they are shown
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+    sam.save_pretrained(folder / "sam")
     sizes = {"size": {"longest_edge": 256}, "pad_size": {"height": 256, "width": 256}}
     SamProcessor(SamImageProcessor(**sizes)).save_pretrained(folder / "sam")
     words = ["[UNK]", "A", "student", "ties", "the", "weather", "lake", "is", "calm", "[PAD]"]
@@ -196,14 +188,6 @@ def _changed(source: Path, target: Path, change: Callable[[Tensors], None]) -> P
     return target
 
 
-def _lose(tensors: Tensors) -> None:
-    del tensors["layer.1.mlp.up_proj.weight"]
-
-
-def _poison(tensors: Tensors) -> None:
-    tensors["layer.0.norm1.weight"][3] = np.nan
-
-
 def _flatten(tensors: Tensors) -> None:
     tensors["norm.weight"][:] = 0
     tensors["norm.bias"][:] = 0.5
@@ -213,25 +197,37 @@ def _blind(tensors: Tensors) -> None:
     tensors["norm.weight"][:] = 0
 
 
-def _reshape(tensors: Tensors) -> None:
-    tensors["embeddings.register_tokens"] = np.zeros((1, 2, 64), np.float32)
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [
-        (_lose, "1 tensor (`model.layer.1.mlp.up_proj.weight`) is missing"),
-        (_poison, "1 tensor (`model.layer.0.norm1.weight`) is not finite"),
-        (_flatten, "the output is constant (0.5 everywhere)"),
-        (_blind, "the model ignores what it is shown"),
-        (_reshape, "1 tensor (`embeddings.register_tokens`) is of another shape"),
-    ],
+    [(_flatten, "the output is constant (0.5 everywhere)"), (_blind, "the model ignores what it is shown")],
 )
-def test_a_damaged_model_folder_fails(
+def test_a_model_that_computes_nothing_fails(
     origin: Path, tmp_path: Path, change: Callable[[Tensors], None], reason: str
 ) -> None:
     result = _smoke(FEATURES, _changed(origin / DINO, tmp_path / "model", change), tmp_path)
     assert (result.result, reason in result.reason) == ("fail", True), result.reason
+
+
+def test_every_damage_of_a_model_folder_is_seen(origin: Path, tmp_path: Path) -> None:
+    def damage(tensors: Tensors) -> None:
+        del tensors["layer.1.mlp.up_proj.weight"]
+        tensors["layer.0.norm1.weight"][3] = np.nan
+        tensors["embeddings.register_tokens"] = np.zeros((1, 2, 64), np.float32)
+        tensors["head.weight"] = np.zeros((2, 2), np.float32)
+
+    folder = _changed(origin / DINO, tmp_path / "model", damage)
+    request = ProbeRequest(FEATURES.task, str(folder))
+    outcome = run_probe(request, Path(sys.executable), 100, os.environ)
+    seen = outcome.observation
+    assert seen is not None, outcome.error_text
+    assert seen.missing == ("model.layer.1.mlp.up_proj.weight",)
+    assert seen.nonfinite == ("model.layer.0.norm1.weight",)
+    assert seen.mismatched == ("embeddings.register_tokens",)
+    assert seen.unexpected == ("head.weight",)
+    assert not seen.finite
+    result = judge("models/it", FEATURES.task, "cpu", outcome)
+    assert result.result == "fail"
+    assert result.reason.startswith("1 tensor (`model.layer.1.mlp.up_proj.weight`) is missing")
 
 
 def test_a_base_model_without_classes_fails_as_a_classifier(origin: Path, tmp_path: Path) -> None:
@@ -239,32 +235,28 @@ def test_a_base_model_without_classes_fails_as_a_classifier(origin: Path, tmp_pa
         del tensors["classifier.weight"], tensors["classifier.bias"]
         tensors["decoder.head.weight"] = np.zeros((2, 2), np.float32)
 
-    result = _smoke(
-        SmokeSpec("video-classification"), _changed(origin / VIDEO, tmp_path / "base", behead), tmp_path
-    )
+    # In half precision, which the model refuses unless its input is cast.
+    spec = SmokeSpec("video-classification", dtype="bfloat16")
+    result = _smoke(spec, _changed(origin / VIDEO, tmp_path / "base", behead), tmp_path)
     assert result.result == "fail"
     assert "`classifier.bias`, `classifier.weight`" in result.reason
     assert "has not been fine-tuned" in result.reason
 
 
-def test_every_damage_of_a_sam_checkpoint_is_told(origin: Path, tmp_path: Path) -> None:
+def test_a_sam_checkpoint_with_foreign_tensors_fails(origin: Path, tmp_path: Path) -> None:
     import torch
 
     state = torch.load(origin / SAM, weights_only=True)
-    state["mask_decoder.iou_token.weight"][0, 0] = float("inf")
     state["extra"] = torch.zeros(1)
-    spec = SmokeSpec("segment-anything")
     torch.save(state, tmp_path / "extra.pth")
-    assert "1 tensor (`extra`) is without a place" in _smoke(spec, tmp_path / "extra.pth", tmp_path).reason
-    del state["extra"]
-    torch.save(state, tmp_path / "infinite.pth")
-    infinite = _smoke(spec, tmp_path / "infinite.pth", tmp_path)
-    assert "1 tensor (`mask_decoder.iou_token.weight`) is not finite" in infinite.reason
+    spec = SmokeSpec("segment-anything", dtype="bfloat16")
+    extra = _smoke(spec, tmp_path / "extra.pth", tmp_path)
+    assert "1 tensor (`extra`) is without a place" in extra.reason
     del state["image_encoder.pos_embed"]
     torch.save(state, tmp_path / "foreign.pth")
     foreign = _smoke(spec, tmp_path / "foreign.pth", tmp_path)
     assert "not a checkpoint of `segment_anything`" in foreign.reason
-    assert {infinite.result, foreign.result} == {"fail"}
+    assert {extra.result, foreign.result} == {"fail"}
 
 
 def _cut(file: Path) -> None:
@@ -361,6 +353,7 @@ def test_an_honest_pickle_is_loaded(origin: Path, tmp_path: Path) -> None:
     ("inputs", "reason"),
     [
         (SmokeInputs(image="none.png"), "none.png` does not exist"),
+        (SmokeInputs(points=((9000, 1),)), "lies outside the picture of 320x240 pixels"),
         (SmokeInputs(image="text.png"), "text.png` is not a picture"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_git_library_is_installed_with_its_provenance_and_its_tree_untouched(t
     tree = make_library(tmp_path / "lib", "tinylib")
     (tree / ".git").mkdir()
     before = sorted(path.relative_to(tree) for path in tree.rglob("*"))
-    library = Library("tinylib", tree, "git+https://git.example/tinylib", COMMIT, "main")
+    library = Library("tinylib", tree, "git+https://user:word@git.example/tinylib", COMMIT, "main")
     request = EnvironmentRequest(
         "lab", libraries=(library,), imports=("tinylib",), home=tmp_path / "home", offline=True
     )

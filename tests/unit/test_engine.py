@@ -32,6 +32,7 @@ from labsync.plan import Goal, Publication, Route, Source, make_plan
 from labsync.report import Transferred
 from labsync.snapshot import FileEntry
 from labsync.transfer import Engine, Outcome, Work, workload
+from labsync.transfer.engine import overtaken
 from labsync.transfer.retry import ATTEMPTS, RetryBudget
 from labsync.transfer.verify import UnreadableError
 from tests.fakes.places import (
@@ -368,7 +369,9 @@ def test_file_on_the_disk_that_changed_since_it_was_listed_is_no_source(lab: Lab
     lab.home.put("old.bin", ONE.upper())
     changed = Source("disk", Ref("", path="old.bin"))
     alone = replace(route(ONE), sources=(changed,))
-    assert errors(lab.run(alone)) == [ChangedError]
+    outcome = lab.run(alone)
+    assert errors(outcome) == [ChangedError]
+    assert outcome.transferred == Transferred()
     helped = replace(alone, sources=(changed, *route(ONE, "origin").sources))
     assert lab.run(helped).done == (helped,)
     assert lab.stored("a.bin") == ONE
@@ -415,6 +418,13 @@ def test_read_goes_on_where_it_broke_off(lab: Lab, after: int) -> None:
     assert outcome.transferred.from_origin == len(ONE)
 
 
+def test_place_that_fails_behind_the_last_byte_is_not_asked_for_nothing(lab: Lab) -> None:
+    lab.origin.fail(ONE, raises(UnavailableError("reset"), after=len(ONE)))
+    lab.run(route(ONE, "origin"))
+    assert lab.stored("a.bin") == ONE
+    assert lab.origin.reads_of(entry_of("a.bin", ONE)) == [0, 0]
+
+
 def test_another_place_goes_on_where_the_first_one_broke_off(lab: Lab) -> None:
     lab.mirror.hold(ONE)
     lab.mirror.fail(ONE, raises(UnavailableError("reset"), after=8), *[raises(UnavailableError("x"))] * 9)
@@ -453,6 +463,30 @@ def test_server_is_left_alone_as_long_as_it_asks(lab: Lab) -> None:
     assert asked
     assert asked[0] >= began + 60
     assert lab.stored("a.bin") == ONE
+
+
+def test_server_is_left_alone_by_those_who_come_from_another_place(lab: Lab) -> None:
+    lab.origin.fail(ONE, raises(UnavailableError("slow down", retry_after=60)))
+    asked: list[float] = []
+    lab.origin.fail(TWO, lambda reading: asked.append(lab.clock.now()), Reading.send)
+    lab.jobs, began = 1, lab.clock.now()
+    lab.run(route(ONE, "origin"), route(TWO, "mirror", "origin", to="b.bin"))
+    assert asked[0] >= began + 60
+
+
+def test_routes_that_wait_for_a_place_hold_no_part_file(lab: Lab) -> None:
+    lab.jobs = 1
+    held: list[list[str]] = []
+
+    class Looking(FakeClock):
+        def wait(self, changed: threading.Condition, seconds: float) -> None:
+            held.append(lab.left_over())
+            super().wait(changed, seconds)
+
+    lab.clock = Looking()
+    lab.origin.fail(ONE, raises(UnavailableError("slow down", retry_after=60)))
+    lab.run(route(ONE, "origin"), route(TWO, "origin", to="b.bin"))
+    assert held[0] == [f"{entry_of('a.bin', ONE).sha256}.part"]
 
 
 def test_wish_that_does_not_fit_the_run_sends_us_to_the_next_place(lab: Lab) -> None:
@@ -560,17 +594,19 @@ def test_stage_that_cannot_be_made_is_a_disk_error(lab: Lab) -> None:
     assert errors(lab.run(route(ONE, "origin"))) == [DiskError]
 
 
+def swapped() -> tuple[Route, ...]:
+    """Return the routes by which ONE in `a` and TWO in `b` change places."""
+    return tuple(
+        replace(route(data, to=to, replacing="recorded"), sources=(Source("disk", Ref("", path=at)),))
+        for data, to, at in ((ONE, "b", "a"), (TWO, "a", "b"))
+    )
+
+
 def test_files_that_change_places_both_arrive(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.put("a", ONE)
     lab.home.put("b", TWO)
-    swap = tuple(
-        replace(
-            route(data, to=to, replacing="recorded"),
-            sources=(Source("disk", Ref("", path=lies_at)),),
-        )
-        for data, to, lies_at in ((ONE, "b", "a"), (TWO, "a", "b"))
-    )
+    swap = swapped()
     outcome = lab.run(*swap)
     assert outcome.done == swap
     assert (lab.stored("a"), lab.stored("b")) == (TWO, ONE)
@@ -585,19 +621,26 @@ def test_pushed_file_that_another_content_replaces_is_saved_first(lab: Lab) -> N
     outcome = lab.run(route(TWO, "origin", to="a", replacing="recorded"), push)
     assert len(outcome.done) == 2
     assert lab.mirror.keys == {"k": ONE}
+    assert lab.mirror.writes == [("k", lab.home.path / "a")]
     assert lab.stored("a") == TWO
 
 
 def test_failure_while_saving_does_not_lose_the_other_file(lab: Lab) -> None:
     lab.home.put("a", ONE.upper())
     lab.home.put("b", TWO)
-    swap = [
-        replace(route(data, to=to, replacing="recorded"), sources=(Source("disk", Ref("", path=at)),))
-        for data, to, at in ((ONE, "b", "a"), (TWO, "a", "b"))
-    ]
+    swap = swapped()
     outcome = lab.run(*swap)
     assert errors(outcome) == [ChangedError]
     assert lab.left_over() == []
+
+
+def test_route_that_replaces_what_it_reads_is_not_overtaken() -> None:
+    own = replace(route(ONE, to="a", replacing="recorded"), sources=(Source("disk", Ref("", path="a")),))
+    other = route(TWO, "origin", to="b", replacing="recorded")
+    assert overtaken([own, other]) == set()
+    assert overtaken([own, replace(other, artifact=ArtifactName("models/a"))]) == set()
+    reads_b = replace(own, sources=(Source("disk", Ref("", path="b")),))
+    assert overtaken([reads_b, other]) == {id(reads_b)}
 
 
 # Stopping, killing, and bugs
@@ -675,6 +718,16 @@ def test_bug_while_contents_are_held_leaves_nothing_behind(lab: Lab) -> None:
     keep = replace(route(ONE, to="b"), sources=(Source("disk", Ref("", path="a")),))
     with pytest.raises(ZeroDivisionError):
         lab.run(keep, route(TWO, "origin", to="a", replacing="recorded"))
+    assert lab.left_over() == []
+
+
+def test_bug_while_publishing_leaves_no_other_held_content_behind(lab: Lab) -> None:
+    lab.jobs = 1
+    lab.home.put("a", ONE)
+    lab.home.put("b", TWO)
+    lab.home.publish_faults["b"] = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        lab.run(*swapped())
     assert lab.left_over() == []
 
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False))
-@click.option("--template", type=click.Choice(["minimal", "vision", "video"]), default="minimal", show_default=True, help="What to begin with.")
+@click.option(
+    "--template",
+    type=click.Choice(["minimal", "vision", "video"]),
+    default="minimal",
+    show_default=True,
+    help="What to begin with.",
+)
 @common
 def init(common: Common, folder: str, template: TemplateName) -> int:
     """Write a manifest to begin with; an existing one is never replaced."""
@@ -34,7 +40,7 @@ def init(common: Common, folder: str, template: TemplateName) -> int:
 @click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the manifest.")
 @click.option("--upgrade", is_flag=True, help="Resolve branches and tags again.")
 @common
-def lock(common: Common, selectors: tuple[str, ...], check: bool, upgrade: bool) -> int:  # noqa: FBT001
+def lock(common: Common, selectors: tuple[str, ...], check: bool, upgrade: bool) -> int:
     """Resolve every origin to an exact revision and every file to its SHA-256."""
     from labsync import workflow
 
@@ -73,7 +79,7 @@ def pull(common: Common, selectors: tuple[str, ...]) -> int:
 @selectors
 @click.option("--prune", is_flag=True, help="Drop the names that this disk knew and no longer has.")
 @common
-def push(common: Common, selectors: tuple[str, ...], prune: bool) -> int:  # noqa: FBT001
+def push(common: Common, selectors: tuple[str, ...], prune: bool) -> int:
     """Bring what was made here to the mirror; with a selector, also what matches its lock."""
     from labsync import workflow
 
@@ -99,7 +105,7 @@ def mirror(common: Common, selectors: tuple[str, ...]) -> int:
 @selectors
 @click.option("--repair", is_flag=True, help="Fetch what is damaged or missing.")
 @common
-def verify(common: Common, selectors: tuple[str, ...], repair: bool) -> int:  # noqa: FBT001
+def verify(common: Common, selectors: tuple[str, ...], repair: bool) -> int:
     """Read every byte on the disk again and compare."""
     from labsync import workflow
 
@@ -168,7 +174,7 @@ def env() -> None:
 @env.command("lock")
 @click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the spec.")
 @common
-def env_lock(common: Common, check: bool) -> int:  # noqa: FBT001
+def env_lock(common: Common, check: bool) -> int:
     """Resolve the environment's spec to exact packages with digests."""
     from labsync import workflow
 
@@ -194,8 +200,12 @@ def kernel(common: Common) -> int:
 
 
 def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:
-    device = click.option("--device", default="", metavar="D", help="cpu, cuda or cuda:N; default: the manifest's, or the GPU.")
-    required = click.option("--require-gpu", is_flag=True, help="Without a GPU fail (14) instead of leaving it pending.")
+    device = click.option(
+        "--device", default="", metavar="D", help="cpu, cuda or cuda:N; default: the manifest's, or the GPU."
+    )
+    required = click.option(
+        "--require-gpu", is_flag=True, help="Without a GPU fail (14) instead of leaving it pending."
+    )
     return device(required(function))
 
 
@@ -204,12 +214,12 @@ def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:
 @click.option("--pending", is_flag=True, help="Only what the last run left pending.")
 @_smoke_options
 @common
-def smoke(  # noqa: PLR0913  click passes each option
+def smoke(
     common: Common,
     selectors: tuple[str, ...],
-    pending: bool,  # noqa: FBT001
+    pending: bool,
     device: str,
-    require_gpu: bool,  # noqa: FBT001
+    require_gpu: bool,
 ) -> int:
     """Run each model once and judge what comes out."""
     from labsync import workflow
@@ -224,7 +234,7 @@ def smoke(  # noqa: PLR0913  click passes each option
 @_smoke_options
 @no_mirror
 @common
-def bootstrap(common: Common, device: str, require_gpu: bool) -> int:  # noqa: FBT001
+def bootstrap(common: Common, device: str, require_gpu: bool) -> int:
     """Everything, on a new machine: lock, pull, environment, kernel, smoke, report."""
     from labsync import workflow
     from labsync.errors import LabsyncError

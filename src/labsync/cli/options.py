@@ -151,7 +151,10 @@ class SelectorType(click.ParamType[str]):
     name = "selector"
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  click's signature
+        incomplete: str,
     ) -> list[click.shell_completion.CompletionItem]:
         """Return the names in the manifest that begin with what was typed."""
         from click.shell_completion import CompletionItem

@@ -110,3 +110,14 @@ def _hash_once(path: str, key: str) -> tuple[Observed, bool]:
         after.st_ctime_ns,
     )
     return Observed(key, after, sha256, since if is_stable else 0), is_stable
+
+
+def remember_placed(state: State, placed: Looked, sha256: str, since: int) -> None:
+    """Remember verified bytes that a rename just made visible; `placed.stat` is the staged file's.
+
+    A writer may have been quick: then the stat is another one, and the next inventory reads the file.
+    """
+    with contextlib.suppress(OSError, DiskError, LockedError):
+        after = os.lstat(placed.path)
+        if (after.st_ino, after.st_mtime_ns) == (placed.stat.st_ino, placed.stat.st_mtime_ns):
+            state.remember_all([Observed(placed.key, after, sha256, since)])

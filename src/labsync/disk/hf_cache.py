@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
 from labsync.atomic import disk_errors, fsync_dir, make_dirs, refuse_links, rename
-from labsync.disk.hashing import Looked, digests
+from labsync.disk.hashing import Looked, digests, remember_placed
 from labsync.disk.hf_records import HfRecords
 from labsync.disk.marker import Marker
 from labsync.disk.placing import device_of, lstat, put, refuse_in_the_way, set_aside
@@ -213,17 +214,13 @@ class HfCacheHome:
             staged.unlink()
             return
         staged.chmod(0o644)
+        since, before = time.time_ns(), staged.stat()
         if blob.is_symlink():
             # A link of the shared store, dangling or to wrong bytes: it holds nothing that could be lost.
             rename(staged, blob)
-            return
-        put(
-            staged,
-            blob,
-            replace,
-            is_recorded=lambda: False,
-            aside=lambda: self._set_aside(blob),
-        )
+        else:
+            put(staged, blob, replace, is_recorded=lambda: False, aside=lambda: self._set_aside(blob))
+        remember_placed(self._state, Looked(str(blob), self._key(blob), before), entry.sha256, since)
 
     def _set_aside(self, path: Path) -> None:
         set_aside(path, self._state_dir, f"huggingface/{path.relative_to(self._cache).as_posix()}")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from labsync.atomic import disk_errors, make_dirs, refuse_links
-from labsync.disk.hashing import Looked, digests, hash_file
+from labsync.disk.hashing import Looked, digests, hash_file, remember_placed
 from labsync.disk.marker import Marker
 from labsync.disk.placing import device_of, lstat, nearest, put, refuse_in_the_way, set_aside
 from labsync.disk.walk import Walked, walk
-from labsync.errors import ConflictError, DiskError, LockedError, RefusedError
+from labsync.errors import ConflictError, DiskError, RefusedError
 from labsync.names import safe_join
 from labsync.places import Found, FoundState, Inventory
 from labsync.report import Skipped
 from labsync.snapshot import FileEntry
-from labsync.state import Observed, path_key
+from labsync.state import path_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,12 +112,8 @@ class TreeHome:
                 is_recorded=lambda: self._is_recorded(target, key),
                 aside=lambda: set_aside(target, self._state_dir, key.lstrip("/")),
             )
-            after = lstat(target)
         self._state.record(key, before, entry.sha256)
-        # A writer may have been quick; then the next inventory hashes the file.
-        if after and (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
-            with contextlib.suppress(DiskError, LockedError):
-                self._state.remember_all([Observed(key, after, entry.sha256, since)])
+        remember_placed(self._state, Looked(str(target), key, before), entry.sha256, since)
 
     def finish(self, snapshot: Snapshot) -> None:
         """Record the files that are the snapshot's and take the mark of `begin` away.

@@ -18,7 +18,7 @@ from labsync.env.base import manager_for
 from labsync.env.checks import check_imports, repair_torchvision
 from labsync.env.library import install_libraries
 from labsync.env.package import build_wheel
-from labsync.env.stamp import DIGITS, STAMP, hash_of, inputs_of, imported, is_intact, prefix_of, write_stamp
+from labsync.env.stamp import DIGITS, STAMP, hash_of, imported, inputs_of, is_intact, prefix_of, write_stamp
 from labsync.env.switch import build_lock, check_name, current, switch
 from labsync.env.tools import Tools
 from labsync.errors import LabsyncError
@@ -34,16 +34,17 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
     """Make the environment that is asked for the current one of its name; `built` or `reused`.
 
     An environment with the same inputs is used again, without starting any program unless `imports`
-    names a module that was not imported in it yet. Otherwise it is built at its own final path, checked, and switched in by one rename: whatever goes wrong before
-    that, the old one stays as it is and current. Raises EnvironmentFailedError (13), InvalidError
-    (3) for what this version cannot build, RefusedError (12) for a name that is not labsync's.
+    names a module that was not imported in it yet. Otherwise it is built at its own final path,
+    checked, and switched in by one rename: whatever goes wrong before that, the old one stays as it
+    is and current. Raises EnvironmentFailedError (13), InvalidError (3) for what this version cannot
+    build, RefusedError (12) for a name that is not labsync's.
     """
     check_name(request.name)
     manager = manager_for(request.manager)
     inputs = inputs_of(request)
     prefix = prefix_of(request, digest := hash_of(inputs))
-    ready = is_intact(prefix, digest) and imported(prefix).issuperset(request.imports)
-    if ready and current(request.envs_dir, request.name) == prefix:
+    now = current(request.envs_dir, request.name)
+    if now == prefix and is_intact(prefix, digest) and imported(prefix).issuperset(request.imports):
         return Built(request.name, str(prefix), "reused")
     with build_lock(request.envs_dir, request.name, observer):
         state = "reused"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -18,7 +19,6 @@ from labsync.env.record import dist_infos, write_provenance
 from labsync.env.resolve import read_toml
 from labsync.errors import EnvironmentFailedError
 from labsync.names import safe_join
-from labsync.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from labsync.env.tools import Tools
 
 _SOURCE_DATE_EPOCH = "315532800"  # 1980, the oldest time that a zip file can tell
+_CREDENTIALS = re.compile(r"^(https?://)[^/@]*@")
 _LEGACY = ("setuptools",)  # what PEP 517 says of a tree without a build-system table
 _VERSIONS = """
 import importlib.metadata as metadata, json, sys
@@ -61,7 +62,7 @@ def install_libraries(request: EnvironmentRequest, prefix: Path, tools: Tools) -
                 )
             owners[name] = f"library `{library.name}`"
             _install(library, wheel, prefix, tools)
-        origin = redact(library.origin.removeprefix("git+"))
+        origin = _CREDENTIALS.sub(r"\1", library.origin.removeprefix("git+"))
         write_provenance(dist_infos(prefix)[name], origin, library.commit, library.requested)
 
 

@@ -72,7 +72,7 @@ def load_manifest(path: Path) -> Manifest:
     if len(data) > MAX_SIZE:
         raise _invalid(path, (f"{path.name}:1: is larger than 1 MiB, which no manifest needs",))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise _invalid(path, (f"{path.name}:{line}: is not UTF-8 text; save it as UTF-8",)) from error

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from labsync.mirrors.base import Mirror
 
 
-def open_mirror(spec: MirrorSpec) -> Mirror:
-    """Return the mirror of a manifest; nothing is asked or made before the first use."""
+def open_mirror(spec: MirrorSpec, conditional: bool | None = None) -> Mirror:
+    """Return the mirror of a manifest; nothing is asked or made before the first use.
+
+    `conditional` is what an earlier `probe` of this mirror said; with None an S3 server that is not
+    Amazon's is probed before the first write.
+    """
     if spec.url.startswith("s3://"):
-        return S3Mirror(spec)
+        return S3Mirror(spec, conditional=conditional)
     if spec.url.startswith("file:///"):
         return DirectoryMirror(Path(spec.url.removeprefix("file://")), single_writer=spec.single_writer)
     raise InvalidError(

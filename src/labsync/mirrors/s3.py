@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _PROBE = ".labsync/probe"
 _PROBE_BYTES = b"labsync writes this to learn whether the server has conditional writes\n"
-_NO_ETAG = '"00000000000000000000000000000000"'
+_NO_ETAG = "0" * 32
 
 
 class S3Mirror:
@@ -222,12 +222,13 @@ class S3Mirror:
         with self._probing:
             if self.conditional is None:
                 self.conditional = self._bucket.is_aws or self.probe()
-        if not self.conditional and not self._spec.single_writer:
+            conditional = self.conditional
+        if not conditional and not self._spec.single_writer:
             raise RefusedError(
                 f"the server of `{self.url}` has no conditional writes: two boxes could overwrite each other",
                 hint=f"if only one box writes: `mirror: {{url: {self.url}, single_writer: true}}`",
             )
-        return self.conditional
+        return conditional
 
     def probe(self) -> bool:
         """Try conditional writes on a scratch key, which stays; IntegrityError when bytes come back wrong."""
@@ -245,6 +246,7 @@ class S3Mirror:
                     f"the server of `{self.url}` does not give back the bytes it was sent",
                     safe="nothing but a scratch key was written",
                 )
+        self.conditional = works
         return works
 
     def requests(self) -> MirrorRequests:

@@ -38,7 +38,12 @@ IF_ABSENT: Condition = ("IfNoneMatch", "*")
 
 def if_match(etag: str) -> Condition:
     """Return the condition that the object is the one with this ETag."""
-    return ("IfMatch", etag)
+    return ("IfMatch", etag if etag.startswith("W/") else f'"{etag}"')
+
+
+def _bare(etag: object) -> str:
+    """Return an ETag without its quotes, which `rclone serve s3` leaves out of listings alone."""
+    return str(etag or "").removeprefix('"').removesuffix('"') if str(etag)[:2] != "W/" else str(etag)
 
 
 class _Item(TypedDict, total=False):
@@ -77,7 +82,7 @@ class Whole:
 
 
 class Body:
-    """An answer's bytes; `length` is theirs, `etag` and `content_range` are the answer's headers."""
+    """An answer's bytes and how many; its ETag without quotes, and its Content-Range."""
 
     def __init__(self, etag: str, length: int, content_range: str, stream: StreamingBody, at: str) -> None:
         self.etag = etag
@@ -149,7 +154,7 @@ class Bucket:
         while True:
             answer = self._page(folder, page, token)
             for item in answer.get("Contents", []):
-                key, etag = item.get("Key", ""), item.get("ETag", "")
+                key, etag = item.get("Key", ""), _bare(item.get("ETag"))
                 if not key.startswith(self._prefix + folder) or not etag:
                     raise self._broken_listing(folder)
                 yield key.removeprefix(self._prefix), etag
@@ -180,7 +185,7 @@ class Bucket:
         with s3_errors(self.address(key)):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **more)
         return Body(
-            etag=str(answer.get("ETag", "")),
+            etag=_bare(answer.get("ETag")),
             length=int(answer.get("ContentLength", -1)),
             content_range=str(answer.get("ContentRange", "")),
             stream=answer["Body"],
@@ -212,7 +217,7 @@ class Bucket:
             answer = self._client.put_object(
                 Bucket=self._bucket, Key=self._prefix + key, Body=data, **checks, **headers
             )
-            return str(answer.get("ETag", ""))
+            return _bare(answer.get("ETag"))
 
         with s3_errors(self.address(key)):
             return _conditionally(condition, send)

@@ -42,7 +42,11 @@ class PlainBar:
             self._last = now
             share = 100 * self._moved // max(self._planned.bytes, 1)
             total = size(self._planned.bytes)
-            print(f"{self._planned.title}: {size(self._moved)} of {total}, {share} %", file=self._stream, flush=True)
+            print(
+                f"{self._planned.title}: {size(self._moved)} of {total}, {share} %",
+                file=self._stream,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Say nothing more."""
@@ -80,25 +84,27 @@ class Progress:
         """Show one event."""
         with self._lock:
             match event:
-                case BytesMoved(count):
-                    if self._bar:
-                        self._bar.advance(count)
+                case BytesMoved(count) if self._bar:
+                    self._bar.advance(count)
                 case TransferPlanned() if not self._quiet:
                     self._close()
                     self._bar = TqdmBar(event) if self._stream.isatty() else PlainBar(event, self._stream)
                 case TransferEnded():
                     self._close()
-                case Note(message, level):
-                    if not self._quiet or level == "warning":
-                        self._say(f"warning: {message}" if level == "warning" else message)
-                case StageStarted(name, detail):
-                    if not self._quiet:
-                        self._say(f"== {name}{f': {detail}' if detail else ''}")
-                case FileDone(artifact, path, count):
-                    if self._verbose:
-                        self._say(f"{artifact}/{path}  {size(count)}")
                 case _:
-                    pass
+                    self._say(self._sentence(event))
+
+    def _sentence(self, event: Event) -> str:
+        match event:
+            case Note(message, "warning"):
+                return f"warning: {message}"
+            case Note(message) if not self._quiet:
+                return message
+            case StageStarted(name, detail) if not self._quiet:
+                return f"== {name}{f': {detail}' if detail else ''}"
+            case FileDone(artifact, path, count) if self._verbose:
+                return f"{artifact}/{path}  {size(count)}"
+        return ""
 
     def _close(self) -> None:
         if self._bar:
@@ -106,4 +112,5 @@ class Progress:
             self._bar = None
 
     def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        if line:
+            print(line, file=self._stream, flush=True)

@@ -46,12 +46,9 @@ def error_lines(error: ErrorReport) -> Iterator[str]:
 
 def item_lines(items: Sequence[Item]) -> Iterator[str]:
     """Yield the data lines of an outcome; equal kinds become one table."""
-    rows: list[Sequence[str]] = []
-    for item in items:
-        rows.append(_row(item))
     groups: dict[type, list[Sequence[str]]] = {}
-    for item, row in zip(items, rows, strict=True):
-        groups.setdefault(type(item), []).append(row)
+    for item in items:
+        groups.setdefault(type(item), []).append(_row(item))
     for kind, group in groups.items():
         if kind is Advice:
             yield from (line for row in group for line in row)
@@ -120,10 +117,7 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.smoke:
         yield "smoke"
         yield from table(
-            [
-                (s.name, s.task, s.result, f"{s.seconds:.1f} s", s.device, s.reason)
-                for s in report.smoke
-            ],
+            [(s.name, s.task, s.result, f"{s.seconds:.1f} s", s.device, s.reason) for s in report.smoke],
             "  ",
         )
     for skipped in report.skipped:

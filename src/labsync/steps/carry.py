@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from labsync.names import ArtifactName
     from labsync.plan import Route
     from labsync.steps.lab import Lab
-    from labsync.steps.fetched import FetchedFirst
 from labsync.transfer.engine import Outcome as EngineOutcome
 
 ASK_ABOVE = 1 << 30
@@ -70,7 +69,9 @@ class Carried:
 def prepare(lab: Lab, artifact: Artifact, goal: Goal, home: Home | None) -> Task:
     """Plan a goal; where content must be written, into a batch that is journalled before its first byte."""
     if goal.to_mirror and any(entry.sha256 not in goal.mirrored for entry in goal.wanted):
-        batch = lab.state.open_batch(artifact.name, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc)))
+        batch = lab.state.open_batch(
+            artifact.name, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc))
+        )
         done = {sha256: Ref(key) for sha256, key in lab.state.uploaded(batch).items()}
         prefix = f"{artifact.name}/{batch}/"
         goal = replace(goal, mirrored={**done, **goal.mirrored}, key_prefix=prefix)
@@ -136,7 +137,9 @@ def _unmet(task: Task) -> ErrorReport:
 def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
     """Check the whole plan against the disks it writes to, before the first byte."""
     needs, free, total = [], {}, {}
-    writes: list[tuple[Path, int, str]] = [(t.home.path, t.plan.bytes_to_disk, t.artifact.name) for t in tasks if t.home is not None]
+    writes: list[tuple[Path, int, str]] = [
+        (t.home.path, t.plan.bytes_to_disk, t.artifact.name) for t in tasks if t.home is not None
+    ]
     url = lab.manifest.mirror.url
     if url.startswith("file://"):
         target = Path(url.removeprefix("file://"))

@@ -27,7 +27,7 @@ def pull_conflict(plan: Plan) -> ConflictError | None:
     return ConflictError(
         f"{_some(paths)} of `{name}` changed here and should be something else",
         safe="your files are kept as they are; all other files were updated",
-        hint=f"`labsync pull {name} --force` takes the other content and sets yours aside in `.labsync/aside/`",
+        hint=f"`labsync pull {name} --force` takes the other content and sets yours aside",
         artifact=name,
         path=paths[0],
     )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 
-
 def examine(lab: Lab) -> tuple[list[Check], list[ErrorReport]]:
     """Return every finding, and an error for each that would make a command fail."""
     found: list[Check] = []

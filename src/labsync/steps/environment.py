@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from labsync.env.base import EnvironmentRequest, Interpreter, Library
 from labsync.env.build import build_environment, environment_state
 from labsync.env.kernel import KernelRequest, kernel_state
+from labsync.env.kernel_proof import install_kernel
 from labsync.env.lock import check_lock, read_env_lock, write_env_lock
-from labsync.env.prove import install_kernel
 from labsync.env.resolve import Target, lock_pip
 from labsync.env.spec import read_spec
 from labsync.errors import InvalidError, NotFoundError, UsageError

@@ -32,7 +32,11 @@ class FetchedFirst:
         if not fetched.is_file() or fetched.stat().st_size != entry.size:
             self._origin.read(ref, entry, into, start, advance)
             return
-        with atomic.disk_errors(into), fetched.open("rb") as source, into.open("r+b" if start else "wb") as target:
+        with (
+            atomic.disk_errors(into),
+            fetched.open("rb") as source,
+            into.open("r+b" if start else "wb") as target,
+        ):
             source.seek(start)
             target.seek(start)
             for block in iter(lambda: source.read(BLOCK), b""):

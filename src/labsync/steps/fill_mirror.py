@@ -32,7 +32,11 @@ def fill_mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
         try:
             goal = sourced_goal(lab, artifact, lab.locked(artifact), None)
             plan_only = lab.options.dry_run
-            tasks.append(Task(artifact, goal, make_plan(goal), None) if plan_only else prepare(lab, artifact, goal, None))
+            tasks.append(
+                Task(artifact, goal, make_plan(goal), None)
+                if plan_only
+                else prepare(lab, artifact, goal, None)
+            )
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, artifact.name))
     plans = tuple(task.plan for task in tasks)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 
-def sourced_goal(
-    lab: Lab, artifact: Artifact, locked: LockedArtifact, inventory: Inventory | None
-) -> Goal:
+def sourced_goal(lab: Lab, artifact: Artifact, locked: LockedArtifact, inventory: Inventory | None) -> Goal:
     """Return the goal of a sourced artifact: what the lock says, on the disk (unless None) and mirrored."""
     origin = {} if lab.options.offline else origin_refs(artifact, locked)
     return Goal(

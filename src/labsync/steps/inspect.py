@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from labsync.errors import LabsyncError, NotFoundError
 from labsync.mirrors.base import HeadName
 from labsync.report import ErrorReport
-from labsync.errors import LabsyncError, NotFoundError
 from labsync.settings import home_dir
 from labsync.steps.outcome import Location, SnapshotLine, Usage
 
@@ -81,7 +81,11 @@ def usage(lab: Lab, artifacts: Sequence[Artifact]) -> tuple[list[Usage], list[Er
             errors.append(ErrorReport.of(error, artifact.name))
     state = lab.manifest.state_dir
     own = [
-        ("embedded mirror", state / "mirror", "the only copy of what was made here, unless `mirror:` names another"),
+        (
+            "embedded mirror",
+            state / "mirror",
+            "the only copy of what was made here, unless `mirror:` names another",
+        ),
         ("stage", state / "stage", "parts of transfers; may be deleted when no labsync runs"),
         ("set aside", state / "aside", "your own files that `--force` replaced; yours to delete"),
         ("environments", home_dir(lab.options.env) / "envs", "built again by `labsync env build`"),

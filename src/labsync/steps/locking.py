@@ -114,7 +114,7 @@ def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[Locked
         f"{artifact.name}: read {to_read / 2**30:.1f} GiB once to know its digests?"
     ):
         raise UsageError(
-            f"the origin of `{artifact.name}` gives no SHA-256, so {to_read / 2**30:.1f} GiB must be read once",
+            f"the origin of `{artifact.name}` gives no SHA-256: {to_read / 2**30:.1f} GiB must be read once",
             hint="add `--yes`, or `sha256:` to the manifest for a single file",
         )
     files = [_known(listed) for listed in listing.files if listed.sha256]

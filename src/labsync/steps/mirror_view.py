@@ -54,7 +54,9 @@ class MirrorView:
     def remember(self, head: Head) -> None:
         """Keep a head that was read or published."""
         self._marks[head.name] = head.mark
-        self._state.put("head", f"{self.mirror.url} {head.name}", head.mark.encode() + b"\n" + head_bytes(head))
+        self._state.put(
+            "head", f"{self.mirror.url} {head.name}", head.mark.encode() + b"\n" + head_bytes(head)
+        )
 
     def index(self, index_id: str) -> Index:
         """Return an index, fetched once in the life of this disk: it never changes."""

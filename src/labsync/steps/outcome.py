@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from labsync.plan import Plan
 from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exit_code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from labsync.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Pull: bring artifacts to the disk, from the mirror or the origin, and what came from an origin to the mirror."""
+"""Pull: bring artifacts to the disk, and what came from an origin to the mirror as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labsync.artifact_locks import hold
 from labsync.errors import LabsyncError
 from labsync.plan import Goal, make_plan
-from labsync.report import ErrorReport, Transferred
+from labsync.report import NOTHING_MOVED, ErrorReport, Transferred
 from labsync.snapshot import EMPTY, Snapshot
 from labsync.steps.carry import Carried, Task, carry_out, prepare
 from labsync.steps.conflicts import pull_conflict
@@ -34,7 +34,7 @@ class Pulled:
 
     plans: tuple[Plan, ...] = ()
     errors: tuple[ErrorReport, ...] = ()
-    transferred: Transferred = Transferred()
+    transferred: Transferred = NOTHING_MOVED
 
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Pulled:

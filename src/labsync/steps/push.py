@@ -11,7 +11,7 @@ from labsync.events import Note
 from labsync.merge import is_complete, merge_results, units
 from labsync.mirrors.base import HeadMovedError, HeadName
 from labsync.plan import Goal, Plan, make_plan
-from labsync.report import ErrorReport, Skipped, Transferred
+from labsync.report import NOTHING_MOVED, ErrorReport, Skipped, Transferred
 from labsync.snapshot import EMPTY, Snapshot
 from labsync.steps.carry import Task, carry_out, prepare
 from labsync.steps.conflicts import push_conflict
@@ -38,7 +38,7 @@ class Pushed:
     plans: list[Plan] = field(default_factory=list)
     errors: list[ErrorReport] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    transferred: Transferred = Transferred()
+    transferred: Transferred = NOTHING_MOVED
 
 
 class _FailedError(LabsyncError):
@@ -49,7 +49,9 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
     """Push the selected artifacts one after the other; one's failure does not stop the others."""
     pushed = Pushed()
     if not lab.has_mirror:
-        raise UsageError("`push` needs the mirror, and `--offline` forbids it", hint="run it without `--offline`")
+        raise UsageError(
+            "`push` needs the mirror, and `--offline` forbids it", hint="run it without `--offline`"
+        )
     for artifact in artifacts:
         try:
             with hold(lab.manifest.state_dir, artifact.name, "mirror"):
@@ -200,7 +202,7 @@ def _keep_loser(
     publish(lab, name, new_index(artifact.name, located, head.index if head else ""), kept)
 
 
-def _push_units(  # noqa: PLR0913  the folder, its content, the head it is compared with
+def _push_units(
     lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, head: Head | None, pushed: Pushed
 ) -> None:
     """Push each complete unit that the mirror does not know yet, the oldest first."""
@@ -242,7 +244,7 @@ def _complete_units(artifact: Artifact, home: Home, mine: Snapshot, pushed: Push
     return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
 
 
-def _unit_conflict(  # noqa: PLR0913  the unit, and the head it lost against
+def _unit_conflict(
     lab: Lab, artifact: Artifact, home: Home, unit: Snapshot, head: Head, pushed: Pushed
 ) -> ConflictError:
     """Keep this box's newest unit beside the head, and return the conflict to report."""
@@ -258,9 +260,7 @@ def _unit_conflict(  # noqa: PLR0913  the unit, and the head it lost against
     )
 
 
-def _push_sourced(
-    lab: Lab, artifact: Artifact, home: Home, inventory: Inventory, pushed: Pushed
-) -> None:
+def _push_sourced(lab: Lab, artifact: Artifact, home: Home, inventory: Inventory, pushed: Pushed) -> None:
     locked = lab.locked(artifact)
     different = [e.path for e in locked.snapshot if _found(inventory, e.path) != e]
     if different:

@@ -64,9 +64,7 @@ def sourced_state(wanted: Snapshot, inventory: Inventory) -> tuple[DiskState, st
     return "ok", ""
 
 
-def made_state(
-    base: Snapshot | None, head: Snapshot | None, inventory: Inventory
-) -> tuple[DiskState, str]:
+def made_state(base: Snapshot | None, head: Snapshot | None, inventory: Inventory) -> tuple[DiskState, str]:
     """Return how a made artifact stands: what is new here, what is new in the head, what conflicts."""
     files = inventory.files
     known, theirs = (base or EMPTY).by_path, (head or EMPTY).by_path
@@ -177,9 +175,7 @@ def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
     return Stand(report, errors, inventory.skipped)
 
 
-def _made_mirror(
-    lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot | None
-) -> MirrorState:
+def _made_mirror(lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot | None) -> MirrorState:
     if not lab.has_mirror:
         return "off"
     if lab.view.conflicts(artifact.name):

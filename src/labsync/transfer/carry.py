@@ -86,14 +86,13 @@ class Carrier:
             self._run.observer(FileDone(self._route.artifact, entry.path, entry.size))
 
     def _steps(self) -> Steps:
-        self._run.check()
         sources = [source for source in self._route.sources if self._work.reader(source.place)]
         if not sources:
             raise UnavailableError(
                 f"no place that holds `{escape(self._route.entry.path)}` may be asked",
                 hint="run it again without `--offline`",
             )
-        if is_direct(self._route, sources) and not self._hold:
+        if is_direct(self._route, sources):
             try:
                 yield from self._write(self._home.source(sources[0].ref.path))
                 return

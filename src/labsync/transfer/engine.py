@@ -134,8 +134,8 @@ class Engine:
 def overtaken(routes: Sequence[Route]) -> set[int]:
     """Return the `id` of each route that reads a file on the disk which another route replaces.
 
-    Two files that swap their contents are the simplest case. Such routes are staged before anything
-    is published, so that the content is never lost in between.
+    Two files that swap their contents are the simplest case. Such routes are staged, or written
+    to the mirror, before anything is published, so that the content is never lost in between.
     """
     replaced: Counter[tuple[str, str]] = Counter()
     own: dict[int, set[str]] = {}
@@ -157,12 +157,8 @@ def workload(routes: Sequence[Route]) -> tuple[int, int]:
 
     Bytes that go through the stage and on to the mirror count twice, for they travel twice.
     """
-    held = overtaken(routes)
-    moved = 0
-    for route in routes:
-        staged = id(route) in held or not is_direct(route, route.sources)
-        moved += route.entry.size * (staged + bool(route.key))
-    return len(routes), moved
+    moved = (route.entry.size * (bool(route.key) + (not is_direct(route, route.sources))) for route in routes)
+    return len(routes), sum(moved)
 
 
 def _outcome(routes: Sequence[Route], ledger: Ledger) -> Outcome:

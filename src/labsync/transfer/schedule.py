@@ -55,6 +55,7 @@ class Schedule:
             self._run_threads()
         except BaseException:
             self._halt()
+            self._wait_until_idle()
             self._close()
             raise
         if self._halted():
@@ -64,13 +65,18 @@ class Schedule:
 
     def _run_threads(self) -> None:
         with ThreadPoolExecutor(self._jobs, thread_name_prefix="labsync") as pool:
-            workers = [pool.submit(self._work) for _ in range(self._jobs)]
             try:
-                for worker in workers:
+                for worker in [pool.submit(self._work) for _ in range(self._jobs)]:
                     worker.result()
             except BaseException:
                 self._halt()
                 raise
+
+    def _wait_until_idle(self) -> None:
+        """Wait for threads that the pool does not know: Ctrl-C may come while it starts one."""
+        with self._changed:
+            while self._active:
+                self._changed.wait(POLL)
 
     def _close(self) -> None:
         for task in (*self._parked, *(task for _, _, task in self._waiting)):

@@ -15,7 +15,7 @@ SENTENCES = ("A student ties a surgical knot.", "The weather over the lake is ca
 
 def observe(request: ProbeRequest) -> Observation:
     """Embed two sentences."""
-    locate(request)  # before the slow imports: a damaged file is told at once
+    locate(request)
     import torch
     from transformers import AutoModel, AutoTokenizer
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def observe(request: ProbeRequest) -> Observation:
     """Take the last hidden state of two pictures."""
-    locate(request)  # before the slow imports: a damaged file is told at once
+    pictures = inputs.pictures(request)  # before the slow imports: what cannot be read is told at once
+    locate(request)
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
@@ -23,7 +24,7 @@ def observe(request: ProbeRequest) -> Observation:
     processor = AutoImageProcessor.from_pretrained(request.model, **source_of(request))
     run = Run(loaded)
     features = []
-    for picture in inputs.pictures(request):
+    for picture in pictures:
         batch = processor(images=picture, return_tensors="pt").to(loaded.device, loaded.dtype)
         with torch.inference_mode():
             features.append(loaded.model(**batch).last_hidden_state)

@@ -19,7 +19,8 @@ PROMPT = "Describe this image."
 
 def observe(request: ProbeRequest) -> Observation:
     """Describe two pictures, and compare the scores of the first word."""
-    locate(request)  # before the slow imports: a damaged file is told at once
+    pictures = inputs.pictures(request)  # before the slow imports: what cannot be read is told at once
+    locate(request)
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -29,7 +30,7 @@ def observe(request: ProbeRequest) -> Observation:
     )
     run = Run(loaded)
     scores, captions, length = [], [], 0
-    for picture in inputs.pictures(request):
+    for picture in pictures:
         content = [
             {"type": "image", "image": picture},
             {"type": "text", "text": request.prompt or PROMPT},

@@ -31,6 +31,12 @@ def clips(request: ProbeRequest, count: int) -> tuple[list[Image], list[Image]]:
     return first, [_paint(*first[0].size, count + 3 * i) for i in range(count)]
 
 
+def check_video(request: ProbeRequest) -> None:
+    """Raise ProbeError when the user's video is not there; its frames are read when their number is known."""
+    if request.video and not Path(request.video).exists():
+        raise ProbeError(f"the input `{request.video}` does not exist")
+
+
 def points(request: ProbeRequest, size: tuple[int, int]) -> list[list[float]]:
     """Return the user's points, else the middle of the picture; raises ProbeError for one outside."""
     width, height = size
@@ -71,8 +77,6 @@ def _read_clip(path: Path, count: int) -> list[Image]:
         if not frames:
             raise ProbeError(f"the input `{path}` holds no pictures")
         return [_open(frames[index]) for index in spread(len(frames), count)]
-    if not path.exists():
-        raise ProbeError(f"the input `{path}` does not exist")
     return _read_video(path, count)
 
 

@@ -37,10 +37,11 @@ class Loaded:
 
 
 def locate(request: ProbeRequest) -> Path:
-    """Return where the model's files lie, after looking at them; raises ProbeError for unusable ones."""
+    """Return where the model's files lie; raises ProbeError for unusable files and a missing GPU."""
     folder = Path(request.model) if request.is_local else cached_folder(request)
     if problem := files.problem_of(folder):
         raise ProbeError(problem)
+    device_of(request)
     _use_few_threads(sum(file.stat().st_size for file in files.weight_files(folder)))
     return folder
 

@@ -6,7 +6,7 @@ import re
 import time
 import zipfile
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..request import ANY, Observation
 from . import inputs
@@ -22,16 +22,22 @@ if TYPE_CHECKING:
 
     from ..request import ProbeRequest
 
+Pair: TypeAlias = "tuple[Image, Image]"
+Points: TypeAlias = "list[list[float]]"
+
 HEADS = 8  # of the mask decoder, the same in every published SAM; no tensor's shape tells it
 _PIXEL_MEAN, _PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def observe(request: ProbeRequest) -> Observation:
     """Segment two pictures at the same points."""
+    pictures = inputs.pictures(request)  # before the slow imports: what cannot be read is told at once
+    at = inputs.points(request, pictures[0].size)
     found = locate(request)
     if (found / "config.json").is_file():
-        return _observe_transformers(request)
-    return _observe_meta(request, found if found.is_file() else _only_checkpoint(found))
+        return _observe_transformers(request, pictures, at)
+    checkpoint = found if found.is_file() else _only_checkpoint(found)
+    return _observe_meta(_load_meta(request, checkpoint), pictures, at)
 
 
 def _only_checkpoint(folder: Path) -> Path:
@@ -43,15 +49,13 @@ def _only_checkpoint(folder: Path) -> Path:
     return checkpoints[0]
 
 
-def _observe_meta(request: ProbeRequest, checkpoint: Path) -> Observation:
+def _observe_meta(loaded: Loaded, pictures: Pair, at: Points) -> Observation:
     import torch
     from segment_anything import SamPredictor
 
-    loaded = _load_meta(request, checkpoint)
     predictor = SamPredictor(loaded.model)
     run = Run(loaded)
-    first, second = inputs.pictures(request)
-    at = inputs.points(request, first.size)
+    first, second = pictures
     # Meta's code keeps float32 weights and buffers; half precision is autocast's business.
     with torch.autocast(loaded.device.type, loaded.dtype, enabled=loaded.dtype != torch.float32):
         logits, scores, masks = _predict(predictor, first, at)
@@ -65,7 +69,7 @@ def _observe_meta(request: ProbeRequest, checkpoint: Path) -> Observation:
 
 
 def _predict(
-    predictor: object, picture: Image, at: list[list[float]]
+    predictor: object, picture: Image, at: Points
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the low-resolution logits, the scores and the masks, all as tensors: numpy has no bfloat16."""
     import numpy as np
@@ -207,17 +211,15 @@ def _build_decoder(shapes: Shapes, width: int) -> torch.nn.Module:
     return decoder
 
 
-def _observe_transformers(request: ProbeRequest) -> Observation:
+def _observe_transformers(request: ProbeRequest, pictures: Pair, at: Points) -> Observation:
     import torch
     from transformers import SamModel, SamProcessor
 
     loaded = pretrained(SamModel, request)
     processor = SamProcessor.from_pretrained(request.model, **source_of(request))
     run = Run(loaded)
-    first, second = inputs.pictures(request)
-    at = inputs.points(request, first.size)
     outputs = []
-    for picture in (first, second):
+    for picture in pictures:
         batch = processor(picture, input_points=[at], return_tensors="pt")
         # `to` casts floats alone; without the cast a half-precision model refuses its input.
         with torch.inference_mode():

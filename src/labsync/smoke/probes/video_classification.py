@@ -18,7 +18,8 @@ TOP = 3
 
 def observe(request: ProbeRequest) -> Observation:
     """Classify two clips of as many frames as the model was made for."""
-    locate(request)  # before the slow imports: a damaged file is told at once
+    inputs.check_video(request)  # before the slow imports: what is not there is told at once
+    locate(request)
     import torch
     from transformers import AutoImageProcessor, AutoModelForVideoClassification, VideoMAEImageProcessor
 

@@ -1,0 +1,271 @@
+"""Every mirror passes the contract; what is special to each follows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from labsync.errors import DiskError, InvalidError, NotAllowedError, RefusedError, UnavailableError
+from labsync.manifest.model import MirrorSpec
+from labsync.mirrors.base import Ref
+from labsync.mirrors.directory import DirectoryMirror
+from labsync.mirrors.memory import MemoryMirror
+from labsync.mirrors.registry import open_mirror
+from labsync.mirrors.s3 import S3Mirror
+from labsync.report import MirrorRequests
+from tests.contracts.mirror_contract import (
+    BIG,
+    NAME,
+    Bench,
+    CompareAndSwapContract,
+    MirrorContract,
+    entry_of,
+    index_of,
+    key_of,
+    nothing,
+    staged,
+)
+from tests.fakes.s3 import ENV, Server, moto_server, rclone_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _MemoryView(MemoryMirror):
+    """The same objects, with a request counter of its own."""
+
+    def __init__(self, seen: MemoryMirror) -> None:
+        super().__init__()
+        self.objects = seen.objects
+        self._mutex = seen._mutex
+
+
+def files_in(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def directory_bench(root: Path, *, single_writer: bool = False) -> Bench:
+    def overwrite(key: str, data: bytes) -> None:
+        (root / key).write_bytes(data)
+
+    def make() -> DirectoryMirror:
+        return DirectoryMirror(root, single_writer=single_writer)
+
+    return Bench(make(), make, lambda: files_in(root), overwrite)
+
+
+def s3_bench(server: Server, *, single_writer: bool) -> Bench:
+    server.make_bucket("lab")
+    spec = server.spec("s3://lab/some/prefix", single_writer=single_writer)
+
+    def make() -> S3Mirror:
+        return S3Mirror(spec, conditional=not single_writer)
+
+    def keys() -> list[str]:
+        return [key.removeprefix("some/prefix/") for key in server.keys("lab")]
+
+    def overwrite(key: str, data: bytes) -> None:
+        server.client.put_object(Bucket="lab", Key=f"some/prefix/{key}", Body=data)
+
+    return Bench(make(), make, keys, overwrite)
+
+
+class TestMemoryMirror(CompareAndSwapContract):
+    @pytest.fixture
+    def bench(self) -> Bench:
+        mirror = MemoryMirror()
+        return Bench(
+            mirror,
+            lambda: _MemoryView(mirror),
+            lambda: sorted(mirror.objects),
+            lambda key, data: mirror.objects.update({key: data}),
+        )
+
+
+class TestDirectoryMirror(CompareAndSwapContract):
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Bench:
+        return directory_bench(tmp_path / "mirror")
+
+
+def _no_links(source: object, target: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+class TestDirectoryMirrorWithoutHardLinks(MirrorContract):
+    @pytest.fixture
+    def bench(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+        monkeypatch.setattr(os, "link", _no_links)
+        return directory_bench(tmp_path / "mirror", single_writer=True)
+
+    def test_several_writers_are_refused(self, bench: Bench, tmp_path: Path) -> None:
+        mirror = DirectoryMirror(tmp_path / "mirror")
+        assert not mirror.probe()
+        with pytest.raises(RefusedError, match="hard links") as caught:
+            mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        assert "single_writer: true" in caught.value.hint
+        with pytest.raises(RefusedError):
+            mirror.publish(NAME, index_of("a"), None)
+        assert bench.keys() == []
+
+
+@pytest.fixture
+def aws_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("aws_env")
+class TestS3Mirror(CompareAndSwapContract):
+    @pytest.fixture
+    def bench(self) -> Iterator[Bench]:
+        with moto_server() as server:
+            yield s3_bench(server, single_writer=False)
+
+
+@pytest.mark.usefixtures("aws_env")
+class TestS3WithoutConditionalWrites(MirrorContract):
+    WRITE = MirrorRequests(HEAD=1, PUT=1)
+    PUBLISH = MirrorRequests(GET=1, PUT=2)
+
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Iterator[Bench]:
+        with rclone_server(tmp_path / "rclone") as server:
+            yield s3_bench(server, single_writer=True)
+
+
+@pytest.mark.usefixtures("aws_env")
+def test_a_server_without_conditional_writes_is_refused(tmp_path: Path) -> None:
+    with rclone_server(tmp_path / "rclone") as server:
+        server.make_bucket("lab")
+        mirror = open_mirror(server.spec("s3://lab/p"))
+        assert not mirror.probe()
+        with pytest.raises(RefusedError, match="conditional writes") as caught:
+            mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        assert "single_writer: true" in caught.value.hint
+        with pytest.raises(RefusedError):
+            open_mirror(server.spec("s3://lab/p")).publish(NAME, index_of("a"), None)
+        assert server.keys("lab") == ["p/.labsync/probe"]
+        alone = open_mirror(server.spec("s3://lab/p", single_writer=True))
+        head = alone.publish(NAME, index_of("a"), None)
+        assert alone.heads() == {NAME: head.mark}
+
+
+def test_a_directory_shares_no_inode_with_the_users_file(tmp_path: Path) -> None:
+    bench, mine = directory_bench(tmp_path / "mirror"), staged(tmp_path, b"mine")
+    bench.mirror.write(key_of("f"), entry_of("f", b"mine"), mine, nothing)
+    with mine.open("r+b") as file:
+        file.write(b"EDIT")
+    assert (tmp_path / "mirror" / key_of("f")).read_bytes() == b"mine"
+    assert mine.stat().st_nlink == 1
+
+
+def test_shared_blocks_are_hashed_before_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def share(reader: object, writer: object) -> bool:
+        """Do what the system does on a file system that has reflinks."""
+        writer.write(reader.read())  # type: ignore[attr-defined]
+        writer.seek(0)  # type: ignore[attr-defined]
+        return True
+
+    monkeypatch.setattr("labsync.mirrors.directory.share_blocks", share)
+    bench = directory_bench(tmp_path / "mirror")
+    bench.mirror.write(key_of("f"), entry_of("f", BIG), staged(tmp_path, BIG), nothing)
+    assert (tmp_path / "mirror" / key_of("f")).read_bytes() == BIG
+    with pytest.raises(Exception, match="changed while it was read"):
+        bench.mirror.write(key_of("g"), entry_of("g", BIG[:-1] + b"!"), staged(tmp_path, BIG), nothing)
+    assert bench.keys() == [key_of("f")]
+
+
+def test_a_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mirror").write_bytes(b"")
+    mirror = DirectoryMirror(tmp_path / "mirror")
+    with pytest.raises(DiskError):
+        mirror.heads()
+    with pytest.raises(DiskError):
+        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+
+
+def test_a_link_to_a_disk_that_is_not_mounted_is_no_empty_mirror(tmp_path: Path) -> None:
+    (tmp_path / "mirror").symlink_to(tmp_path / "mnt" / "usb")
+    with pytest.raises(UnavailableError, match="not there"):
+        DirectoryMirror(tmp_path / "mirror").heads()
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.EACCES, NotAllowedError), (errno.EIO, UnavailableError), (errno.ENOTCONN, UnavailableError)],
+)
+def test_a_directory_that_cannot_be_listed_is_never_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[Exception]
+) -> None:
+    bench = directory_bench(tmp_path / "mirror")
+    bench.mirror.publish(NAME, index_of("a"), None)
+
+    def listdir(path: Path) -> list[str]:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(error):
+        bench.mirror.heads()
+    with pytest.raises(error):
+        bench.mirror.head(NAME)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_directory_that_cannot_be_written_is_a_disk_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    bench = directory_bench(tmp_path / "mirror")
+    (tmp_path / "mirror" / key_of("")).mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DiskError):
+        bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    assert bench.keys() == []
+
+
+def test_a_read_only_place_is_a_disk_error(tmp_path: Path) -> None:
+    mirror = DirectoryMirror(Path("/proc/labsync-mirror"))
+    with pytest.raises(DiskError):
+        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    with pytest.raises(DiskError):
+        mirror.publish(NAME, index_of("a"), None)
+
+
+def test_links_inside_a_directory_are_not_followed(tmp_path: Path) -> None:
+    bench = directory_bench(tmp_path / "mirror")
+    bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "f").write_bytes(b"x")
+    (tmp_path / "mirror" / "results" / "link").symlink_to(outside)
+    (tmp_path / "mirror" / "results" / "file").symlink_to(outside / "f")
+    os.mkfifo(tmp_path / "mirror" / "results" / "pipe")
+    for key in ("results/link/f", "results/file", "results/pipe"):
+        with pytest.raises(RefusedError):
+            bench.mirror.read(Ref(key), entry_of("f", b"x"), tmp_path / "out", 0, nothing)
+    with pytest.raises(RefusedError):
+        bench.mirror.write("results/link/g", entry_of("g", b"x"), staged(tmp_path, b"x"), nothing)
+    assert list(outside.iterdir()) == [outside / "f"]
+
+
+def test_a_killed_write_leaves_no_head_and_no_key(tmp_path: Path) -> None:
+    bench = directory_bench(tmp_path / "mirror")
+    bench.mirror.publish(NAME, index_of("a"), None)
+    (tmp_path / "mirror/.labsync/heads/results/.0123456789abcdef.labsync-new").write_bytes(b"{")
+    assert list(bench.mirror.heads()) == [NAME]
+
+
+def test_an_address_names_its_mirror(tmp_path: Path) -> None:
+    assert open_mirror(MirrorSpec(f"file://{tmp_path}/a b%20")).url == f"file://{tmp_path}/a b%20"
+    assert isinstance(open_mirror(MirrorSpec("s3://bucket/p")), S3Mirror)
+    with pytest.raises(InvalidError):
+        open_mirror(MirrorSpec("ftp://host/p"))
