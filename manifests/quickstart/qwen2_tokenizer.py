@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 WORDS = (
     "a", "the", "in", "of", "on", "with", "and", "is", "are", "left", "right", "above", "below", "red",
-    "blue", "green", "yellow", "white", "black", "circle", "square", "line", "ring", "ball", "hand", "light", "dark",
-    "small", "large", "picture", "colour", "background", "shows", "moves",
+    "blue", "green", "yellow", "white", "black", "circle", "square", "line", "ring", "ball", "hand", "light",
+    "dark", "small", "large", "picture", "colour", "background", "shows", "moves",
 )  # fmt: skip
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",

@@ -75,8 +75,9 @@ def _check_lock(lab: Lab) -> Outcome:
 
 def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say how everything stands; one request to the mirror when nothing changed."""
+    unreached = lab.reach_mirror()
     stands = [examine(lab, artifact) for artifact in artifacts]
-    errors = tuple(error for stand in stands for error in stand.errors)
+    errors = unreached + tuple(error for stand in stands for error in stand.errors)
     reports = tuple(stand.report for stand in stands)
     skipped = tuple(item for stand in stands for item in stand.skipped)
     code = exit_code_of(errors)

@@ -43,7 +43,7 @@ class Bench:
 
     mirror: Mirror
     again: Callable[[], Mirror]
-    keys: Callable[[], list[str]]
+    stored: Callable[[], list[str]]
     overwrite: Callable[[str, bytes], None]
 
 
@@ -121,7 +121,7 @@ class MirrorContract:
     def test_odd_names_are_carried_as_they_are(self, bench: Bench, tmp_path: Path, path: str) -> None:
         entry = entry_of(path, path.encode())
         bench.mirror.write(key_of(path), entry, staged(tmp_path, path.encode()), nothing)
-        assert bench.keys() == [key_of(path)]
+        assert bench.stored() == [key_of(path)]
         bench.mirror.read(Ref(key_of(path)), entry, tmp_path / "out", 0, nothing)
         assert (tmp_path / "out").read_bytes() == path.encode()
 
@@ -133,7 +133,7 @@ class MirrorContract:
     def test_the_same_bytes_may_be_written_twice(self, bench: Bench, tmp_path: Path) -> None:
         for mirror in (bench.mirror, bench.again()):
             mirror.write(key_of("f"), entry_of("f", b"same"), staged(tmp_path, b"same"), nothing)
-        assert bench.keys() == [key_of("f")]
+        assert bench.stored() == [key_of("f")]
 
     @pytest.mark.parametrize("other", [b"last!", b"longer than the first"])
     def test_other_bytes_never_replace_the_first(self, bench: Bench, tmp_path: Path, other: bytes) -> None:
@@ -150,13 +150,13 @@ class MirrorContract:
     ) -> None:
         with pytest.raises(ChangedError):
             bench.mirror.write(key_of("f"), entry_of("f", b"before"), staged(tmp_path, now), nothing)
-        assert key_of("f") not in bench.keys()
-        assert not [key for key in bench.keys() if key.startswith("results/")]
+        assert key_of("f") not in bench.stored()
+        assert not [key for key in bench.stored() if key.startswith("results/")]
 
     def test_a_file_that_is_gone_is_not_stored(self, bench: Bench, tmp_path: Path) -> None:
         with pytest.raises(ChangedError):
             bench.mirror.write(key_of("f"), entry_of("f", b"x"), tmp_path / "gone", nothing)
-        assert key_of("f") not in bench.keys()
+        assert key_of("f") not in bench.stored()
 
     def test_whoever_reports_progress_may_stop_a_transfer(self, bench: Bench, tmp_path: Path) -> None:
         def stop(count: int) -> None:
@@ -192,7 +192,7 @@ class MirrorContract:
 
     def test_a_new_mirror_has_no_heads(self, bench: Bench) -> None:
         assert dict(bench.mirror.heads()) == {}
-        assert bench.keys() == []
+        assert bench.stored() == []
 
     def test_the_first_head_and_the_next(self, bench: Bench) -> None:
         mirror = bench.mirror
@@ -251,21 +251,21 @@ class MirrorContract:
 
     def test_a_damaged_index_is_found(self, bench: Bench) -> None:
         head = bench.mirror.publish(NAME, index_of("a"), None)
-        (key,) = [key for key in bench.keys() if key.startswith(INDEXES)]
+        (key,) = [key for key in bench.stored() if key.startswith(INDEXES)]
         bench.overwrite(key, b"damaged")
         with pytest.raises(IntegrityError):
             bench.again().index(head.index)
 
     def test_a_head_of_a_newer_version_is_not_guessed_at(self, bench: Bench) -> None:
         head = bench.mirror.publish(NAME, index_of("a"), None)
-        (key,) = [key for key in bench.keys() if key.startswith(HEADS)]
+        (key,) = [key for key in bench.stored() if key.startswith(HEADS)]
         bench.overwrite(key, head_bytes(head).replace(b'"version":1', b'"version":2,"new":[]'))
         with pytest.raises(InvalidError, match="version 2"):
             bench.again().head(NAME)
 
     def test_records_larger_than_records_are_refused(self, bench: Bench) -> None:
         bench.mirror.publish(NAME, index_of("a"), None)
-        (key,) = [key for key in bench.keys() if key.startswith(HEADS)]
+        (key,) = [key for key in bench.stored() if key.startswith(HEADS)]
         bench.overwrite(key, b" " * (1 << 17))
         with pytest.raises(InvalidError):
             bench.again().head(NAME)

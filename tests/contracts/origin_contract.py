@@ -110,6 +110,12 @@ class OriginContract:
             assert into.read_bytes() == data
             assert advance.total == len(data) - start
 
+    def test_what_the_part_holds_behind_the_start_does_not_stay(self, lab: Lab, tmp_path: Path) -> None:
+        data, into = lab.files[lab.biggest], tmp_path / "part"
+        into.write_bytes(data[:5] + b"?" * len(data))
+        lab.origin.read(lab.ref(lab.biggest), lab.entry(lab.biggest), into, 5, Counter())
+        assert into.read_bytes() == data
+
     def test_reading_at_the_end_changes_nothing(self, lab: Lab, tmp_path: Path) -> None:
         data, into = lab.files[lab.biggest], tmp_path / "part"
         into.write_bytes(data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +31,12 @@ from tests.contracts.mirror_contract import (
     nothing,
     staged,
 )
-from tests.fakes.s3 import ENV, Server, moto_server, rclone_server
+from tests.fakes.s3 import MotoServer, Server, aws_env, moto_server, rclone_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["aws_env"]  # a fixture
 
 
 class _MemoryView(MemoryMirror):
@@ -58,20 +62,19 @@ def directory_bench(root: Path, *, single_writer: bool = False) -> Bench:
     return Bench(make(), make, lambda: files_in(root), overwrite)
 
 
-def s3_bench(server: Server, *, single_writer: bool) -> Bench:
-    server.make_bucket("lab")
-    spec = server.spec("s3://lab/some/prefix", single_writer=single_writer)
+def s3_bench(server: Server, prefix: str, *, single_writer: bool) -> Bench:
+    spec = server.spec(f"s3://lab/{prefix}", single_writer=single_writer)
 
     def make() -> S3Mirror:
         return S3Mirror(spec, conditional=not single_writer)
 
-    def keys() -> list[str]:
-        return [key.removeprefix("some/prefix/") for key in server.keys("lab")]
+    def stored() -> list[str]:
+        return [key.removeprefix(f"{prefix}/") for key in server.keys("lab") if key.startswith(f"{prefix}/")]
 
     def overwrite(key: str, data: bytes) -> None:
-        server.client.put_object(Bucket="lab", Key=f"some/prefix/{key}", Body=data)
+        server.client.put_object(Bucket="lab", Key=f"{prefix}/{key}", Body=data)
 
-    return Bench(make(), make, keys, overwrite)
+    return Bench(make(), make, stored, overwrite)
 
 
 class TestMemoryMirror(CompareAndSwapContract):
@@ -110,21 +113,34 @@ class TestDirectoryMirrorWithoutHardLinks(MirrorContract):
         assert "single_writer: true" in caught.value.hint
         with pytest.raises(RefusedError):
             mirror.publish(NAME, index_of("a"), None)
-        assert bench.keys() == []
+        assert bench.stored() == []
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[MotoServer]:
+    with moto_server() as server:
+        server.make_bucket("lab")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        server.make_bucket("lab")
+        yield server
 
 
 @pytest.fixture
-def aws_env(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ENV.items():
-        monkeypatch.setenv(name, value)
+def prefix() -> str:
+    """A place of its own for each test, on a server that all of them share."""
+    return f"labs/{secrets.token_hex(8)}"
 
 
 @pytest.mark.usefixtures("aws_env")
 class TestS3Mirror(CompareAndSwapContract):
     @pytest.fixture
-    def bench(self) -> Iterator[Bench]:
-        with moto_server() as server:
-            yield s3_bench(server, single_writer=False)
+    def bench(self, moto: MotoServer, prefix: str) -> Bench:
+        return s3_bench(moto, prefix, single_writer=False)
 
 
 @pytest.mark.usefixtures("aws_env")
@@ -133,26 +149,24 @@ class TestS3WithoutConditionalWrites(MirrorContract):
     PUBLISH = MirrorRequests(GET=1, PUT=2)
 
     @pytest.fixture
-    def bench(self, tmp_path: Path) -> Iterator[Bench]:
-        with rclone_server(tmp_path / "rclone") as server:
-            yield s3_bench(server, single_writer=True)
+    def bench(self, rclone: Server, prefix: str) -> Bench:
+        return s3_bench(rclone, prefix, single_writer=True)
 
 
 @pytest.mark.usefixtures("aws_env")
-def test_a_server_without_conditional_writes_is_refused(tmp_path: Path) -> None:
-    with rclone_server(tmp_path / "rclone") as server:
-        server.make_bucket("lab")
-        mirror = open_mirror(server.spec("s3://lab/p"))
-        assert not mirror.probe()
-        with pytest.raises(RefusedError, match="conditional writes") as caught:
-            mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
-        assert "single_writer: true" in caught.value.hint
-        with pytest.raises(RefusedError):
-            open_mirror(server.spec("s3://lab/p")).publish(NAME, index_of("a"), None)
-        assert server.keys("lab") == ["p/.labsync/probe"]
-        alone = open_mirror(server.spec("s3://lab/p", single_writer=True))
-        head = alone.publish(NAME, index_of("a"), None)
-        assert alone.heads() == {NAME: head.mark}
+def test_a_server_without_conditional_writes_is_refused(rclone: Server, prefix: str, tmp_path: Path) -> None:
+    spec = rclone.spec(f"s3://lab/{prefix}")
+    mirror = open_mirror(spec)
+    assert not mirror.probe()
+    with pytest.raises(RefusedError, match="conditional writes") as caught:
+        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    assert "single_writer: true" in caught.value.hint
+    with pytest.raises(RefusedError):
+        open_mirror(spec).publish(NAME, index_of("a"), None)
+    assert [key for key in rclone.keys("lab") if key.startswith(prefix)] == [f"{prefix}/.labsync/probe"]
+    alone = open_mirror(replace(spec, single_writer=True))
+    head = alone.publish(NAME, index_of("a"), None)
+    assert alone.heads() == {NAME: head.mark}
 
 
 def test_a_directory_shares_no_inode_with_the_users_file(tmp_path: Path) -> None:
@@ -179,7 +193,7 @@ def test_shared_blocks_are_hashed_before_they_are_named(
     assert (tmp_path / "mirror" / key_of("f")).read_bytes() == BIG
     with pytest.raises(Exception, match="changed while it was read"):
         bench.mirror.write(key_of("g"), entry_of("g", BIG[:-1] + b"!"), staged(tmp_path, BIG), nothing)
-    assert bench.keys() == [key_of("f")]
+    assert bench.stored() == [key_of("f")]
 
 
 def test_a_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
@@ -229,7 +243,7 @@ def test_a_directory_that_cannot_be_written_is_a_disk_error(
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DiskError):
         bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
-    assert bench.keys() == []
+    assert bench.stored() == []
 
 
 def test_a_read_only_place_is_a_disk_error(tmp_path: Path) -> None:

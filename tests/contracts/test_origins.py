@@ -109,20 +109,21 @@ class TestMemory(FolderContract):
         return Lab(UrlOrigin(), model(root), files, model(f"memory://{uuid.uuid4().hex}/"))
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
 class TestS3(FolderContract, NetworkContract):
     @pytest.fixture
-    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    def lab(self, s3: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield server
-        server.stop()
-
-    @pytest.fixture
-    def lab(self, server: ThreadedMotoServer) -> Lab:
         bucket, client = f"b{uuid.uuid4().hex}", boto3.client("s3")
         client.create_bucket(Bucket=bucket)
         client.put_object(Bucket=bucket, Key="data/", Body=b"")
@@ -132,11 +133,9 @@ class TestS3(FolderContract, NetworkContract):
         return Lab(UrlOrigin(), model(f"s3://{bucket}/data/"), FILES, model(f"s3://{bucket}/nothing/"))
 
     @pytest.fixture
-    def cut_off(self, server: ThreadedMotoServer) -> Callable[[], None]:
-        def cut() -> None:
-            server.stop()
-
-        return cut
+    def cut_off(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        with FileServer({}) as gone:
+            return lambda: monkeypatch.setenv("AWS_ENDPOINT_URL", gone.url)
 
 
 class TestHttp(OriginContract, NetworkContract):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import io
 import os
@@ -21,14 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from labsync.manifest.model import MirrorSpec
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from collections.abc import Iterable, Iterator, Mapping
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 ENV = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -36,6 +39,13 @@ ENV = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+@pytest.fixture
+def aws_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the test credentials that every server here knows."""
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Server:
     def spec(self, url: str, *, single_writer: bool = False) -> MirrorSpec:
         return MirrorSpec(url, endpoint=self.url, region="us-east-1", single_writer=single_writer)
 
-    @property
+    @functools.cached_property
     def client(self) -> Any:
         import boto3
         from botocore.config import Config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import zlib
 from dataclasses import replace
@@ -30,8 +31,6 @@ from tests.fakes.git_server import GitRepo, GitServer
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from labsync.origins.base import Listing
 
 FILES = {"setup.py": b"print()\n", "pkg/__init__.py": b"", "run.sh": b"#!/bin/sh\n"}
 
@@ -149,7 +148,7 @@ def test_a_tree_that_writes_into_the_git_folder_is_refused(
     inner = repo.git("mktree", stdin=f"100755 blob {blob}\tpost-checkout\n".encode())
     commit = tree_of(repo, f"040000 tree {inner}\t{name}")
     repo.git("update-ref", "refs/heads/bad", commit)
-    with pytest.raises(LabsyncError):
+    with pytest.raises(RefusedError, match=r"inside `\.git`"):
         origin.resolve(artifact(repo, "bad"))
 
 
@@ -190,7 +189,7 @@ def test_nothing_of_the_users_configuration_and_no_hook_counts(
     origin: GitOrigin, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "owned"
-    config = tmp_path / "config"
+    config = tmp_path / ".gitconfig"
     config.write_text(
         f'[core]\n\tfsmonitor = "touch {mark}"\n\thooksPath = {tmp_path}/hooks\n'
         f'\tsshCommand = "touch {mark}"\n'
@@ -201,7 +200,7 @@ def test_nothing_of_the_users_configuration_and_no_hook_counts(
     for name in ("reference-transaction", "post-checkout", "post-index-change"):
         (hooks / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
         (hooks / name).chmod(0o755)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_EXTERNAL_DIFF", f"touch {mark}")
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
@@ -266,25 +265,47 @@ def test_a_private_repository_needs_credentials_and_never_asks(
         assert origin.resolve(artifact(server.url_of("lib"))).files
 
 
-def corrupt(repository: Path, oid: str) -> None:
-    """Replace a blob of the scratch by other bytes that git unpacks without complaint."""
-    loose = repository / "objects" / oid[:2] / oid[2:]
-    loose.parent.mkdir(exist_ok=True)
-    loose.unlink(missing_ok=True)
-    loose.write_bytes(zlib.compress(b"blob 8\0" + b"garbage\n"))
+def corrupt(scratch: Path, oid: str, content: bytes) -> None:
+    """Give an object of the scratch other content, of a form that git reads without complaint."""
+    packs = list((scratch / "objects" / "pack").glob("*.pack"))
+    held = [pack.read_bytes() for pack in packs]
+    for pack in (scratch / "objects" / "pack").iterdir():
+        pack.unlink()  # objects that a pack holds would not be unpacked
+    env = {**os.environ, "GIT_DIR": str(scratch)}
+    for data in held:
+        subprocess.run(["git", "unpack-objects", "-q"], env=env, input=data, check=True)
+    loose = scratch / "objects" / oid[:2] / oid[2:]
+    loose.unlink()
+    loose.write_bytes(zlib.compress(content))
 
 
-def test_a_damaged_scratch_is_noticed(origin: GitOrigin, repo: GitRepo, tmp_path: Path) -> None:
-    listing: Listing = origin.resolve(artifact(repo))
+@pytest.mark.parametrize("sort", ["file", "tree"])
+def test_a_damaged_scratch_is_noticed(origin: GitOrigin, repo: GitRepo, tmp_path: Path, sort: str) -> None:
+    origin.resolve(artifact(repo))
     (scratch,) = (tmp_path / "scratch").glob("*.git")
-    oid = next(file.oid for file in listing.files if file.path == "setup.py")
-    for pack in (scratch / "objects" / "pack").glob("*"):
-        pack.rename(tmp_path / pack.name)
-    for pack in tmp_path.glob("*.pack"):
-        env = {**os.environ, "GIT_DIR": str(scratch)}
-        subprocess.run(["git", "unpack-objects", "-q"], env=env, input=pack.read_bytes(), check=True)
-    corrupt(scratch, oid)
+    if sort == "file":
+        corrupt(scratch, repo.git("rev-parse", "HEAD:setup.py"), b"blob 8\0garbage\n")
+    else:
+        entry = b"100644 other.py\0" + bytes.fromhex(repo.git("rev-parse", "HEAD:setup.py"))
+        corrupt(scratch, repo.git("rev-parse", "HEAD^{tree}"), b"tree %d\0" % len(entry) + entry)
     with pytest.raises(IntegrityError, match="damaged"):
+        origin.resolve(artifact(repo))
+
+
+def test_a_tree_that_its_files_do_not_make_up_is_noticed(
+    origin: GitOrigin, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git checks the trees it reads; this stands for one that does not."""
+    real = shutil.which("git")
+    liar = tmp_path / "bin" / "git"
+    liar.parent.mkdir()
+    liar.write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = write-tree ] && echo {"0" * 40} && exit; done\n'
+        f'exec {real} "$@"\n'
+    )
+    liar.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{liar.parent}:{os.environ['PATH']}")
+    with pytest.raises(IntegrityError, match="do not make up its tree"):
         origin.resolve(artifact(repo))
 
 

@@ -69,6 +69,7 @@ def test_the_listing_knows_what_the_hub_knows(hub: Hub) -> None:
 def test_a_revision_is_pinned_to_its_commit(hub: Hub, tmp_path: Path) -> None:
     origin = HuggingFaceOrigin(hub.url)
     old = origin.resolve(ARTIFACT).revision
+    assert f"/api/models/org/name/tree/{old}" in [request.path for request in hub.requests]
     new = hub.commit("org/name", {"model.safetensors": WEIGHTS[::-1]})
     assert origin.resolve(ARTIFACT).revision == new
     for revision in ("v1.0", "feature/odd", old):

@@ -70,7 +70,7 @@ QUICKSTART = [
     ),
 ]
 ANSWERS = {
-    "image-text-to-text": "prompt tokens; answer:",
+    "image-text-to-text": "36 prompt tokens; answer:",  # 129 without max_pixels
     "image-feature-extraction": "features 201x64",
     "video-classification": "%, ",
     "segment-anything": "3 masks, best score",
@@ -329,8 +329,8 @@ def test_a_malicious_pickle_is_refused_and_never_run(origin: Path, tmp_path: Pat
     assert not trap.exists()
     assert [result.result for result in results] == ["fail"] * 3
     assert all("nothing was executed" in result.reason for result in results), results
-    subprocess.run([sys.executable, "-c", "import pickle, sys, torch.utils.cpp_extension\n"
-                    "pickle.load(open(sys.argv[1], 'rb'))", str(tmp_path / "disguised.pth")], check=True)  # fmt: skip
+    careless = "import pickle, sys, torch.utils.cpp_extension; pickle.load(open(sys.argv[1], 'rb'))"
+    subprocess.run([sys.executable, "-c", careless, str(tmp_path / "disguised.pth")], check=True)
     assert trap.exists()  # the trap works, where nobody guards
 
 
@@ -432,7 +432,8 @@ def test_torchvision_imports_and_suppresses_boxes_whatever_torch_was_built_for()
     boxes = "[[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30.0]]"
     code = (
         "import sys, labsync.smoke.torchvision_cpu as t; t.install(); t.install()\n"
-        "assert 'torch' not in sys.modules and len([f for f in sys.meta_path if type(f).__name__ == '_Finder']) == 1\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert [type(finder).__name__ for finder in sys.meta_path].count('_Finder') == 1\n"
         "import torch, torchvision\n"
         f"print(torchvision.ops.nms(torch.tensor({boxes}), torch.tensor([.5, .9, .3]), .5).tolist())\n"
         f"print(torchvision.ops.batched_nms(torch.tensor({boxes}), torch.tensor([.5, .9, .3]), "

@@ -204,11 +204,12 @@ def test_what_s3_answers_is_never_an_empty_listing(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with FailingS3(status, code) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        origin = UrlOrigin()
         with pytest.raises(LabsyncError) as listing:
-            UrlOrigin().resolve(data("s3://bucket/data/"))
+            origin.resolve(data("s3://bucket/data/"))
         ref, entry = Ref("s3://bucket/data/", "", "a"), FileEntry("a", "", 1)
         with pytest.raises(LabsyncError) as reading:
-            UrlOrigin().read(ref, entry, tmp_path / "part", 0, lambda count: None)
+            origin.read(ref, entry, tmp_path / "part", 0, lambda count: None)
     assert isinstance(listing.value, kind)
     if code != "ExpiredToken":  # a HEAD has no body that could tell the code of a 400
         assert isinstance(reading.value, kind)

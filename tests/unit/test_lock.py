@@ -426,3 +426,18 @@ def test_an_artifact_that_gets_an_origin_makes_its_line_stale() -> None:
     (reason, left) = check_lock(wanted, locked_as(manifest(KEYS)))
     assert (reason.problem, reason.informational) == ("stale", False)
     assert left.problem == "left over"
+
+
+def test_an_artifact_that_loses_its_origin_is_worth_a_note() -> None:
+    made = Artifact("checkpoints", "mine", path="x")
+    wanted = replace(manifest(KEYS), artifacts=(made,))
+    locked = Lock.of([LockedArtifact(made.name, INPUTS, "https://h.org/a")])
+    (reason,) = check_lock(wanted, locked)
+    assert (reason.problem, reason.informational) == ("stale", True)
+
+
+def test_a_relative_file_origin_has_the_same_inputs_in_every_folder() -> None:
+    text = "version: 1\nproject: lab\nmodels: {m: {origin: 'file:data/'}}\n"
+    here, there = (parse_manifest(text, Path(root, "labsync.yaml")).artifacts[0] for root in ("/a", "/b"))
+    assert here.origin != there.origin
+    assert inputs_digest(here) == inputs_digest(there)

@@ -53,7 +53,10 @@ def test_file_that_its_holder_published_between_open_and_lock_is_not_taken(
     monkeypatch.setattr("labsync.transfer.parts.fcntl.flock", late)
     with claim(tmp_path, SHA) as part:
         part.path.write_bytes(b"new")
+        with claim(tmp_path, SHA) as other:
+            assert other.path != part.path, "the lock is that of the new file"
     assert published.read_bytes() == b"good"
+    assert list(tmp_path.iterdir()) == [published]
 
 
 def test_part_of_its_own_keeps_no_descriptor_open(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import pickle
 import struct
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -26,39 +26,54 @@ from labsync.smoke.run import START, Subject, probe_env, request_of, smoke_one
 
 SPEC = SmokeSpec("segment-anything")
 GOOD = Observation(
-    shape=(1, 3, 64, 64), expected=(1, 3, ANY, ANY), minimum=-1.0, maximum=2.0, difference=0.5, text="3 masks",
-    device="cpu", dtype="float32", load_seconds=1.5, run_seconds=0.25, ram_bytes=400, vram_bytes=70,
+    shape=(1, 3, 64, 64), expected=(1, 3, ANY, ANY), minimum=-1.0, maximum=2.0, difference=0.5,
+    text="3 masks", device="cpu", dtype="float32", load_seconds=1.5, run_seconds=0.25, ram_bytes=400,
+    vram_bytes=70,
 )  # fmt: skip
 
 
 # --- whether a test runs -------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Case:
+    decision: str
+    spec: str = ""
+    option: str = ""
+    manifest: str = ""
+    gpu: bool = False
+    require: bool = False
+    device: str = ""
+
+
 @pytest.mark.parametrize(
-    ("spec", "option", "manifest", "has_gpu", "require", "decision", "device"),
+    "case",
     [
-        (SPEC, "", "", True, False, "run", "cuda"),
-        (SPEC, "", "", False, False, "pending", ""),
-        (SPEC, "", "auto", False, False, "pending", ""),
-        (SPEC, "", "cpu", False, False, "run", "cpu"),
-        (replace(SPEC, device="cpu"), "", "", False, False, "run", "cpu"),
-        (replace(SPEC, device="cuda:1"), "", "cpu", True, False, "run", "cuda:1"),
-        (replace(SPEC, device="cuda"), "cpu", "", False, False, "run", "cpu"),
-        (SPEC, "cuda", "cpu", False, False, "pending", ""),
-        (SPEC, "", "", False, True, "fail", ""),
-        (SPEC, "", "cpu", False, True, "fail", ""),
-        (SPEC, "", "cpu", True, True, "run", "cuda"),
-        (SPEC, "cpu", "", True, True, "fail", ""),
+        Case("run", gpu=True, device="cuda"),
+        Case("pending"),
+        Case("pending", manifest="auto"),
+        Case("run", manifest="cpu", device="cpu"),
+        Case("run", spec="cpu", device="cpu"),
+        Case("run", spec="cuda:1", manifest="cpu", gpu=True, device="cuda:1"),
+        Case("run", spec="cuda", option="cpu", device="cpu"),
+        Case("pending", option="cuda", manifest="cpu"),
+        Case("fail", require=True),
+        Case("fail", manifest="cpu", require=True),
+        Case("run", manifest="cpu", gpu=True, require=True, device="cuda"),
+        Case("fail", option="cpu", gpu=True, require=True),
     ],
 )
-def test_the_device_decides_whether_a_model_runs_now(
-    spec: SmokeSpec, option: str, manifest: str, has_gpu: bool, require: bool, decision: str, device: str
-) -> None:
+def test_the_device_decides_whether_a_model_runs_now(case: Case) -> None:
     plan = plan_smoke(
-        spec, "ok", has_gpu=has_gpu, device_option=option, manifest_device=manifest, require_gpu=require
+        replace(SPEC, device=case.spec),
+        "ok",
+        has_gpu=case.gpu,
+        device_option=case.option,
+        manifest_device=case.manifest,
+        require_gpu=case.require,
     )
-    assert (plan.decision, plan.device) == (decision, device)
-    assert bool(plan.reason) == (decision != "run")
+    assert (plan.decision, plan.device) == (case.decision, case.device)
+    assert bool(plan.reason) == (case.decision != "run")
 
 
 @pytest.mark.parametrize("disk", get_args(DiskState))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.digest import BLOCK, sha256_bytes
@@ -20,11 +21,11 @@ from labsync.mirrors.records import (
     parse_index,
 )
 from labsync.mirrors.source import expect_same, open_source, verified_blocks
+from labsync.names import safe_join
 from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from labsync.places import Advance, Ref
     from labsync.report import MirrorRequests
@@ -73,6 +74,7 @@ class MemoryMirror:
 
     def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
         """Store the bytes under a key that is written once."""
+        safe_join(Path(), key)
         with open_source(staged, entry) as file:
             data = b"".join(verified_blocks(file, entry, BLOCK))
         self._requests.add("PUT")

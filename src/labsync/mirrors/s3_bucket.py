@@ -19,6 +19,7 @@ from labsync.names import MAX_KEY, escape, path_problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import boto3
     from botocore.awsrequest import AWSPreparedRequest
     from botocore.client import BaseClient
     from botocore.response import StreamingBody
@@ -277,11 +278,16 @@ class Bucket:
             return self._made
 
     def _connect(self) -> BaseClient:
+        import boto3
+
         with s3_errors(self.address()):
             try:
-                client = self._make_client("auto")
+                session = boto3.Session(
+                    profile_name=self._spec.profile or None, region_name=self._spec.region or None
+                )
+                client = self._make_client(session, "auto")
                 if not _is_aws(client):
-                    client = self._make_client("path")
+                    client = self._make_client(session, "path")
             except ValueError as error:  # botocore's answer to an endpoint that is no URL
                 raise InvalidError(
                     f"the endpoint of `{self.address()}` is no address", hint="write `endpoint: https://host`"
@@ -289,8 +295,7 @@ class Bucket:
         client.meta.events.register("before-send.s3", self._count)
         return client
 
-    def _make_client(self, addressing: str) -> BaseClient:
-        import boto3
+    def _make_client(self, session: boto3.Session, addressing: str) -> BaseClient:
         from botocore.config import Config
 
         config = Config(
@@ -304,9 +309,6 @@ class Bucket:
             # (aws-chunked), and some servers store the frames: https://github.com/boto/boto3/issues/4435
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-        )
-        session = boto3.Session(
-            profile_name=self._spec.profile or None, region_name=self._spec.region or None
         )
         return session.client("s3", endpoint_url=self._spec.endpoint or None, config=config)
 
@@ -331,7 +333,7 @@ def _conditionally(condition: Condition, send: Callable[[Mapping[str, str]], str
     for left in reversed(range(CONFLICTS)):
         try:
             return send({name: value})
-        except ClientError as error:  # noqa: PERF203  a handful of rounds
+        except ClientError as error:
             if error_code(error) in failed:
                 return None
             if error_code(error) != "ConditionalRequestConflict" or not left:

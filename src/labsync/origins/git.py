@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from labsync.atomic import disk_errors, make_dirs
 from labsync.digest import BLOCK, is_commit, sha256_bytes
-from labsync.errors import IntegrityError, InvalidError, NotFoundError, RefusedError
+from labsync.errors import InvalidError, NotFoundError, RefusedError
 from labsync.origins.base import Listed, Listing
-from labsync.origins.git_command import LONG, MissingError, Remote, git
+from labsync.origins.git_command import LONG, MissingError, Remote, damaged, git
 from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class GitOrigin:
         remote = Remote.of(artifact.origin)
         commit = _commit_of(remote, artifact.revision)
         repository = self._fetched(remote, commit)
-        _prove(remote, repository, commit)
         blobs, skipped = _tree(remote, repository, commit)
+        _prove(remote, repository, commit)
         keeps = artifact.filter.keeps
         kept = [blob for blob in blobs if keeps(blob.path)]
         digests = _digests(remote, repository, kept)
@@ -195,13 +195,7 @@ def _prove(remote: Remote, repository: Path, commit: str) -> None:
         git("read-tree", commit, remote=remote, repository=repository, variables=index)
         built = git("write-tree", remote=remote, repository=repository, variables=index)
     if built != tree:
-        raise _damaged(remote, repository)
-
-
-def _damaged(remote: Remote, repository: Path) -> IntegrityError:
-    return IntegrityError(
-        f"what was fetched from `{remote.shown}` is damaged", hint=f"delete `{repository}` and try again"
-    )
+        raise damaged(remote, "its files do not make up its tree")
 
 
 def _tree(remote: Remote, repository: Path, commit: str) -> tuple[list[_Blob], dict[str, str]]:
@@ -235,7 +229,7 @@ def _digests(remote: Remote, repository: Path, blobs: Iterable[_Blob]) -> Mappin
             for oid in batch:
                 digests[oid] = _digest(file, oid) or ""
                 if not digests[oid]:
-                    raise _damaged(remote, repository)
+                    raise damaged(remote, f"the object {oid} has other bytes")
     return digests
 
 

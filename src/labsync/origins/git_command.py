@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from labsync.errors import (
     DiskError,
+    IntegrityError,
     LabsyncError,
     NotAllowedError,
     NotFoundError,
@@ -52,6 +53,14 @@ _DENIED = (
     "terminal prompts disabled", "returned error: 403", "returned error: 401", "access denied",
     "host key verification failed", "dubious ownership",
 )  # fmt: skip
+_DAMAGED = (
+    "not a tree object",
+    "hash mismatch",
+    "is corrupt",
+    "bad object",
+    "unable to read",
+    "invalid object",
+)
 _NOT_THERE = (
     "not our ref",
     "unadvertised object",
@@ -145,12 +154,22 @@ class MissingError(NotFoundError):
     """The server answered, and the commit, ref or object is not there."""
 
 
+def damaged(remote: Remote, why: str) -> IntegrityError:
+    """Return the error for a scratch whose objects are not what their names say."""
+    return IntegrityError(
+        f"what was fetched from `{remote.shown}` is damaged: {why}",
+        hint="delete the scratch, `.labsync/git`, and try again",
+    )
+
+
 def _failure(remote: Remote, text: str) -> LabsyncError:
     """Return the error that git's own words mean."""
     lowered = text.lower()
     said = _USER.sub("", text.splitlines()[-1] if text else "it said nothing")
     if "no space left on device" in lowered:
         return DiskError("no space left for git's scratch", hint="free some space: `labsync du`")
+    if any(words in lowered for words in _DAMAGED):
+        return damaged(remote, said)
     if any(words in lowered for words in _NOT_THERE):
         return MissingError(f"`{remote.shown}` does not have it: {said}")
     if any(words in lowered for words in _DENIED):

@@ -107,7 +107,7 @@ def _walk(fs: AbstractFileSystem, path: str) -> Iterator[Info]:
     folders = [path]
     while folders:
         for info in fs.ls(folders.pop(), detail=True):
-            if info["type"] == "directory" and not info.get("islink"):
+            if info["type"] == "directory":  # what a link names is no folder here
                 folders.append(str(info["name"]))
             else:
                 yield info

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
-from labsync.errors import NotFoundError, UsageError
+from labsync.errors import LabsyncError, NotFoundError, UsageError
 from labsync.events import Note, TransferEnded, TransferPlanned
 from labsync.mirrors.base import Located
 from labsync.mirrors.records import new_batch
@@ -16,6 +17,7 @@ from labsync.places import Ref
 from labsync.plan import Goal, Plan, locate, make_plan
 from labsync.report import ErrorReport, Transferred
 from labsync.steps.fetched import FetchedFirst
+from labsync.steps.inspect import measure_tree
 from labsync.transfer.engine import Engine, workload
 from labsync.transfer.work import Work
 
@@ -105,6 +107,11 @@ def _execute(lab: Lab, tasks: Sequence[Task], routes: Sequence[Route]) -> Engine
         if task.home is not None and any(route.publications for route in task.plan.routes):
             task.home.begin()
 
+    if any(route.key for route in routes):
+        # What keeps the probe from being answered also keeps each write, and is reported there.
+        with contextlib.suppress(LabsyncError):
+            lab.probe_mirror()
+
     def on_written(route: Route) -> None:
         lab.state.record_upload(route.key.split("/")[2], route.entry.sha256, route.key)
 
@@ -149,7 +156,15 @@ def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
             device, device_free, device_total = measure(path)
             needs.append(Need(label, device, size))
             free[device], total[device] = device_free, device_total
-    check_room(needs, free, total, lab.manifest.disk, 0)
+    check_room(needs, free, total, lab.manifest.disk, used_by(lab))
+
+
+def used_by(lab: Lab) -> int:
+    """Return the bytes that labsync uses on this disk; only looked at when the manifest sets a budget."""
+    if lab.manifest.disk.budget is None:
+        return 0
+    folders = [lab.manifest.state_dir, *(lab.home(a).path for a in lab.manifest.artifacts if a.path)]
+    return sum(measure_tree(folder)[1] for folder in folders)
 
 
 def _announce_upload(lab: Lab, tasks: Sequence[Task]) -> None:

@@ -107,6 +107,8 @@ def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
 
 def measure_tree(folder: Path) -> tuple[int, int]:
     """Return the number of files below a folder and the bytes they occupy, links not followed."""
+    if folder.is_file():
+        return 1, folder.stat().st_blocks * 512
     files = size = 0
     for stat in _stats(folder):
         files, size = files + 1, size + stat.st_blocks * 512

@@ -11,6 +11,7 @@ from labsync.errors import ExitCode, InvalidError, LabsyncError
 from labsync.lock import check_lock, read_lock
 from labsync.mirrors.registry import open_mirror
 from labsync.origins.registry import origin_for
+from labsync.report import ErrorReport
 from labsync.state import State
 from labsync.steps.mirror_view import MirrorView
 
@@ -35,6 +36,7 @@ class Lab:
         self.manifest = manifest
         self.options = options
         self.observe = observer
+        self.mirror_error: LabsyncError | None = None
         self._origins: dict[str, Origin] = {}
 
     @cached_property
@@ -49,13 +51,37 @@ class Lab:
 
     @property
     def has_mirror(self) -> bool:
-        """Say whether the mirror may be asked: with `--offline` only a directory mirror may."""
-        return not self.options.offline or self.manifest.mirror.url.startswith(EMBEDDED)
+        """Say whether the mirror may be asked: with `--offline` only a directory mirror may.
+
+        Not any more after `reach_mirror` found that it cannot be.
+        """
+        reachable = not self.options.offline or self.manifest.mirror.url.startswith(EMBEDDED)
+        return reachable and self.mirror_error is None
 
     @cached_property
     def mirror(self) -> Mirror:
         """The project's mirror."""
-        return open_mirror(self.manifest.mirror)
+        known = self.state.get("conditional", self._mirror_address) is not None
+        return open_mirror(self.manifest.mirror, True if known else None)
+
+    def reach_mirror(self) -> tuple[ErrorReport, ...]:
+        """List the mirror's heads; when that fails, go on without it and return the one error."""
+        if self.has_mirror:
+            try:
+                self.view.list_heads()
+            except LabsyncError as error:
+                self.mirror_error = error
+                return (ErrorReport.of(error),)
+        return ()
+
+    @property
+    def _mirror_address(self) -> str:
+        return f"{self.manifest.mirror.endpoint} {self.manifest.mirror.url}"
+
+    def probe_mirror(self) -> None:
+        """Ask the mirror once in the life of this disk whether its writes are conditional."""
+        if self.state.get("conditional", self._mirror_address) is None and self.mirror.probe():
+            self.state.put("conditional", self._mirror_address, b"yes")
 
     @cached_property
     def view(self) -> MirrorView:

@@ -28,6 +28,10 @@ class MirrorView:
     def _marks(self) -> dict[HeadName, str]:
         return dict(self.mirror.heads())
 
+    def list_heads(self) -> None:
+        """Ask for the heads now, so that a mirror that cannot be reached is known at once."""
+        _ = self._marks
+
     def refresh(self) -> None:
         """Forget the listing, so that the next question asks the mirror again."""
         self.__dict__.pop("_marks", None)

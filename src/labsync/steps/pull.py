@@ -50,7 +50,7 @@ def repair(lab: Lab, selections: Sequence[Selection]) -> Pulled:
 def _carry(
     lab: Lab, selections: Sequence[Selection], make_task: Callable[[Lab, Selection], Task | None]
 ) -> Pulled:
-    errors: list[ErrorReport] = []
+    errors = list(lab.reach_mirror())
     tasks: list[Task] = []
     with contextlib.ExitStack() as locks:
         for selection in selections:

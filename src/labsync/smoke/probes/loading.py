@@ -88,7 +88,7 @@ def dtype_of(request: ProbeRequest) -> torch.dtype:
         return torch.float32
     # Below 8.0 bfloat16 is emulated, though `is_bf16_supported` answers True:
     # https://github.com/pytorch/pytorch/issues/148322
-    return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    return torch.bfloat16 if torch.cuda.get_device_capability(request.device) >= (8, 0) else torch.float16
 
 
 def pretrained(auto: type, request: ProbeRequest) -> Loaded:

@@ -52,7 +52,7 @@ class Run:
             load_seconds=loaded.seconds,
             run_seconds=seconds,
             ram_bytes=peak_ram(),
-            vram_bytes=torch.cuda.max_memory_allocated() if loaded.device.type == "cuda" else 0,
+            vram_bytes=torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0,
         )
 
 

@@ -96,12 +96,13 @@ def _masks_of(model: torch.nn.Module) -> tuple[int, int]:
 
 def _load_meta(request: ProbeRequest, checkpoint: Path) -> Loaded:
     import torch
+    from segment_anything.modeling import Sam
 
     device, dtype = device_of(request), dtype_of(request)
     started = time.perf_counter()
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(checkpoint))
     try:
-        model = _build(Shapes(state))
+        model = _build(Sam, Shapes(state))
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise ProbeError(f"this is not a checkpoint of `segment_anything`: {error}") from error
     wanted = model.state_dict()
@@ -137,20 +138,17 @@ class Shapes:
         return max(numbers, default=-1) + 1
 
 
-def _build(shapes: Shapes) -> torch.nn.Module:
-    from segment_anything.modeling import Sam
-
+def _build(sam: type[torch.nn.Module], shapes: Shapes) -> torch.nn.Module:
     _, grid, _, _ = shapes("image_encoder.pos_embed")
     patch = shapes("image_encoder.patch_embed.proj.weight")[-1]
     width = shapes("image_encoder.neck.0.weight")[0]
-    model: torch.nn.Module = Sam(
+    return sam(
         image_encoder=_build_encoder(shapes, grid, patch, width),
         prompt_encoder=_build_prompts(shapes, grid, patch, width),
         mask_decoder=_build_decoder(shapes, width),
         pixel_mean=_PIXEL_MEAN,
         pixel_std=_PIXEL_STD,
     )
-    return model
 
 
 def _build_encoder(shapes: Shapes, grid: int, patch: int, width: int) -> torch.nn.Module:

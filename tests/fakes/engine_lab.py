@@ -1,0 +1,82 @@
+"""One artifact between a fake origin, a fake mirror and a folder, and an engine without real time."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+
+from labsync.errors import (
+    DiskError,
+    LabsyncError,
+)
+from labsync.names import ArtifactName
+from labsync.places import Place, Ref, Replace
+from labsync.plan import Publication, Route, Source
+from labsync.transfer import Engine, Outcome, Work
+from labsync.transfer.retry import RetryBudget
+from tests.fakes.places import (
+    FakeHome,
+    FakeMirror,
+    FakeReader,
+)
+from tests.fakes.recorder import FakeClock, Recorder
+from tests.strategies import entry_of
+
+NAME = ArtifactName("datasets/pens")
+ONE, TWO = b"the first content", b"the second one"
+
+
+class Lab:
+    """One artifact with its three places, and an engine whose time is not real."""
+
+    def __init__(self, root: Path, jobs: int = 2) -> None:
+        self.home = FakeHome(root)
+        self.origin = FakeReader([ONE, TWO])
+        self.mirror = FakeMirror()
+        self.seen = Recorder()
+        self.clock = FakeClock()
+        self.stop = threading.Event()
+        self.on_written: list[str] = []
+        self.jobs = jobs
+        self.budget = RetryBudget(now=self.clock.now)
+        self.root = root
+
+    @property
+    def work(self) -> Work:
+        return Work(
+            self.root / "own-stage", self.home, self.origin, self.mirror,
+            lambda route: self.on_written.append(route.key),
+        )  # fmt: skip
+
+    def run(self, *routes: Route, work: Work | None = None) -> Outcome:
+        engine = Engine(
+            jobs=self.jobs, observer=self.seen, budget=self.budget, clock=self.clock, stop=self.stop
+        )
+        return engine.execute(routes, {NAME: work or self.work})
+
+    def stored(self, path: str) -> bytes:
+        return (self.home.path / path).read_bytes()
+
+    def left_over(self) -> list[str]:
+        return [p.name for stage in ("stage", "own-stage") for p in (self.root / stage).glob("*")]
+
+
+def route(
+    data: bytes, *places: Place, to: str = "a.bin", key: str = "", replacing: Replace = "nothing"
+) -> Route:
+    """Return a route of a content from these places, in order; `to` is empty to publish nothing."""
+    entry = entry_of(to or "a.bin", data)
+    sources = tuple(Source(place, Ref("here", path=entry.path)) for place in places)
+    publications = (Publication(entry, replacing, "behind"),) if to else ()
+    return Route(NAME, entry, sources, publications, key)
+
+
+def full(code: int = errno.ENOSPC) -> DiskError:
+    error = DiskError("no space left")
+    error.__cause__ = OSError(code, "no space left")
+    return error
+
+
+def errors(outcome: Outcome) -> list[type[LabsyncError]]:
+    return [type(failure.error) for failure in outcome.failures]
