@@ -26,8 +26,7 @@ checkpoints:
 @pytest.fixture(params=["directory", "s3"])
 def boxes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Box, Box]]:
     if request.param == "directory":
-        mirror, env = str(tmp_path / "mirror"), {}
-        yield _pair(tmp_path, mirror, env)
+        yield _pair(tmp_path, str(tmp_path / "mirror"), {})
         return
     from tests.fakes.s3 import moto_server
 

@@ -300,12 +300,12 @@ class CompareAndSwapContract(MirrorContract):
 
     def test_of_racing_publishers_exactly_one_wins(self, bench: Bench) -> None:
         head: Head | None = None
+        mirrors = [bench.mirror, bench.mirror, second := bench.again(), second]
         for round_number in range(5):
-            head = self._race(bench, head, round_number)
-            assert bench.again().head(NAME) == head
+            head = self._race(mirrors, head, round_number)
+            assert bench.mirror.head(NAME) == head
 
-    def _race(self, bench: Bench, expected: Head | None, round_number: int) -> Head:
-        mirrors = [bench.again() for _ in range(4)]
+    def _race(self, mirrors: list[Mirror], expected: Head | None, round_number: int) -> Head:
         barrier, won, lost = threading.Barrier(4), list[Head](), list[HeadMovedError]()
 
         def publish(number: int) -> None:
@@ -328,7 +328,7 @@ class CompareAndSwapContract(MirrorContract):
         contents = [f"from box {number}".encode() for number in range(4)]
         files = [staged(tmp_path, data) for data in contents]
         barrier, stored = threading.Barrier(4), list[bytes]()
-        mirrors = [bench.again() for _ in range(4)]
+        mirrors = [bench.mirror, bench.mirror, second := bench.again(), second]
 
         def write(number: int) -> None:
             barrier.wait()

@@ -105,7 +105,7 @@ def test_files_that_change_places_both_arrive(lab: Lab) -> None:
 def test_pushed_file_that_another_content_replaces_is_saved_first(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.put("a", ONE)
-    push = replace(mine(ONE), sources=(Source("disk", Ref("", path="a")),))
+    push = replace(route(ONE, to="", key="k"), sources=(Source("disk", Ref("", path="a")),))
     outcome = lab.run(route(TWO, "origin", to="a", replacing="recorded"), push)
     assert len(outcome.done) == 2
     assert lab.mirror.keys == {"k": ONE}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labsync import atomic
 from labsync.digest import git_blob_id, sha256_file
 from labsync.disk.budget import measure, reserve_of
-from labsync.errors import IntegrityError, LabsyncError, UsageError
+from labsync.errors import IntegrityError, InvalidError, LabsyncError, UsageError
 from labsync.events import BytesMoved, Note, TransferEnded, TransferPlanned
 from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, inputs_digest
 from labsync.places import Ref
@@ -92,6 +92,7 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     inputs = inputs_digest(artifact)
     if artifact.is_made:
         return LockedArtifact(artifact.name, inputs, made=True)
+    _refuse_unavailable(lab, artifact)
     lab.observe(Note(f"resolving {artifact.name} from {artifact.origin}"))
     listing = lab.origin(artifact).resolve(artifact)
     files = _digest_files(lab, artifact, listing)
@@ -105,6 +106,18 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
         skipped=tuple(sorted(listing.skipped.items())),
         filtered=listing.filtered,
     )
+
+
+def _refuse_unavailable(lab: Lab, artifact: Artifact) -> None:
+    """Say what this version does not do, instead of doing something else silently."""
+    if artifact.history:
+        raise InvalidError(
+            f"`{artifact.name}`: `history: true` is not available in this version of labsync",
+            artifact=artifact.name,
+            hint="leave it out: the tree at the commit is kept and restored",
+        )
+    if artifact.layout == "packed":
+        lab.observe(Note(f"{artifact.name}: this version keeps packed artifacts as single files", "warning"))
 
 
 def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:
