@@ -374,8 +374,9 @@ def test_a_gpu_that_is_not_there_is_told(origin: Path, tmp_path: Path) -> None:
 
 
 FUNCTIONS = """
-import os, signal, sys
+import atexit, os, signal, sys
 print("noise on stdout")
+atexit.register(print, "and noise at the very end")
 def good(path): print("more noise"); return {"files": sorted(os.listdir(path)), "argv": len(sys.argv)}
 def bad(path): raise ValueError("the mask is empty")
 def odd(path): return object()

@@ -121,7 +121,7 @@ def _refuse_unavailable(lab: Lab, artifact: Artifact) -> None:
 
 
 def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:
-    unknown = [listed for listed in listing.files if not listed.sha256]
+    unknown = [listed for listed in listing.files if not _is_known(listed)]
     to_read = sum(max(listed.size, 0) for listed in unknown)
     if to_read > ASK_ABOVE and not lab.options.agrees(
         f"{artifact.name}: read {to_read / 2**30:.1f} GiB once to know its digests?"
@@ -130,7 +130,7 @@ def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[Locked
             f"the origin of `{artifact.name}` gives no SHA-256: {to_read / 2**30:.1f} GiB must be read once",
             hint="add `--yes`, or `sha256:` to the manifest for a single file",
         )
-    files = [_known(listed) for listed in listing.files if listed.sha256]
+    files = [_known(listed) for listed in listing.files if _is_known(listed)]
     if unknown:
         lab.observe(TransferPlanned(f"digests of {artifact.name}", len(unknown), to_read))
         try:
@@ -138,6 +138,10 @@ def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[Locked
         finally:
             lab.observe(TransferEnded())
     return files
+
+
+def _is_known(listed: Listed) -> bool:
+    return bool(listed.sha256) and listed.size >= 0
 
 
 def _known(listed: Listed) -> LockedFile:
@@ -171,6 +175,12 @@ def _known_after(listed: Listed, sha256: str, size: int) -> LockedFile:
 
 
 def _check_blob(artifact: Artifact, listed: Listed, staged: Path, length: int) -> None:
+    if listed.sha256 and sha256_file(staged)[0] != listed.sha256:
+        raise IntegrityError(
+            f"the bytes of `{listed.path}` do not have the `sha256` that the manifest promises",
+            artifact=artifact.name,
+            path=listed.path,
+        )
     if listed.size >= 0 and length != listed.size:
         raise IntegrityError(
             f"`{listed.path}` has {length} bytes, its origin announced {listed.size}",
