@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from labsync.artifact_locks import hold
 from labsync.errors import InvalidError, LabsyncError
 from labsync.events import Note, StageStarted
 from labsync.lock import check_lock, write_lock
@@ -51,10 +52,11 @@ def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outco
     """Resolve the origins and write the lock; with `check` only say whether it fits the manifest."""
     if options.check:
         return _check_lock(lab)
-    locked = make_lock(lab, artifacts, upgrade=options.upgrade)
-    if not lab.options.dry_run:
-        write_lock(lab.manifest.lock_path, locked.lock)
-        lab.__dict__["lock"] = locked.lock
+    with hold(lab.manifest.state_dir, "lock", "write"):
+        locked = make_lock(lab, artifacts, upgrade=options.upgrade)
+        if not lab.options.dry_run:
+            write_lock(lab.manifest.lock_path, locked.lock)
+            lab.use_lock(locked.lock)
     return finish(locked.errors, items=locked.lines)
 
 

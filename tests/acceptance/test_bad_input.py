@@ -196,14 +196,19 @@ def test_an_unwritable_mirror_is_named_and_the_disk_is_served(tmp_path: Path) ->
     assert "mirror" in done.messages
 
 
-def test_a_reserve_too_small_is_refused_before_the_first_byte(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_refused_before_the_first_byte(tmp_path: Path) -> None:
     (tmp_path / "one.bin").write_bytes(b"one")
-    text = HEAD + "disk: {reserve: 900TB}\nmodels:\n  m: {origin: 'file:../one.bin', path: m.bin}\n"
+    text = HEAD + "disk: {reserve: 0B}\nmodels:\n  m: {origin: 'file:../one.bin', path: m.bin}\n"
     box = Box(tmp_path / "box", text)
     assert box.labsync("lock").code == 0
+    box.manifest.write_text(text.replace("0B", "900TB"))
+    before = _files(box.root)
     done = box.labsync("pull")
     assert done.code == 9
-    assert not (box.root / "m.bin").exists()
+    assert "reserve" in done.messages
+    assert _files(box.root) == before
+    assert box.labsync("lock", "--upgrade").code == 9
+    assert _files(box.root) == before
 
 
 def test_what_the_user_changed_is_kept_unless_forced(tmp_path: Path) -> None:

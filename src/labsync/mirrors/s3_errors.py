@@ -78,6 +78,7 @@ _FULL = {"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"}
 def s3_errors(at: str) -> Iterator[None]:
     """Translate what botocore raises in the block; `at` is the address of the bucket or the object."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -85,6 +86,8 @@ def s3_errors(at: str) -> Iterator[None]:
         raise client_error(error, at) from error
     except BotoCoreError as error:
         raise transport_error(error, at) from error
+    except ResponseParserError as error:
+        raise UnavailableError(f"the answer of the server of `{at}` cannot be read") from error
 
 
 def error_code(error: ClientError) -> str:
@@ -204,7 +207,7 @@ def _network_error(error: BotoCoreError, at: str) -> UnavailableError:
             )
         case foreign.ReadTimeoutError():
             return UnavailableError(f"the server of `{at}` stopped answering")
-        case foreign.HTTPClientError() | foreign.ResponseParserError() | foreign.IncompleteReadError():
+        case foreign.HTTPClientError() | foreign.IncompleteReadError():
             return UnavailableError(f"the connection to the server of `{at}` broke")
         case _:
             return UnavailableError(f"`{at}` could not be asked ({type(error).__name__})")

@@ -49,6 +49,10 @@ class Lab:
         """The lock as it was when the command began, None where there is none."""
         return read_lock(self.manifest.lock_path)
 
+    def use_lock(self, lock: Lock) -> None:
+        """Go on with a lock that was just written."""
+        self.__dict__["lock"] = lock
+
     @property
     def has_mirror(self) -> bool:
         """Say whether the mirror may be asked: with `--offline` only a directory mirror may.

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from labsync import atomic
-from labsync.digest import git_blob_id, sha256_file
 from labsync.disk.budget import measure, reserve_of
-from labsync.errors import IntegrityError, InvalidError, LabsyncError, UsageError
+from labsync.errors import InvalidError, LabsyncError, UsageError
 from labsync.events import BytesMoved, Note, TransferEnded, TransferPlanned
 from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, inputs_digest
-from labsync.places import Ref
 from labsync.report import ErrorReport
 from labsync.snapshot import FileEntry, Snapshot
+from labsync.steps.fetched import Fetcher, sweep
 from labsync.steps.outcome import LockLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from labsync.manifest.model import Artifact
     from labsync.names import ArtifactName
@@ -44,6 +40,7 @@ def make_lock(lab: Lab, chosen: Sequence[Artifact], *, upgrade: bool) -> Locked:
     With `upgrade` the chosen artifacts are resolved again. An origin that cannot be resolved keeps
     its old line where that still fits the manifest, and otherwise gets an `unresolved` one.
     """
+    sweep(lab.fetched_dir)
     old = dict(lab.lock.artifacts) if lab.lock is not None else {}
     again = {artifact.name for artifact in chosen} if upgrade else set()
     artifacts: dict[ArtifactName, LockedArtifact] = {}
@@ -130,76 +127,33 @@ def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[Locked
             f"the origin of `{artifact.name}` gives no SHA-256: {to_read / 2**30:.1f} GiB must be read once",
             hint="add `--yes`, or `sha256:` to the manifest for a single file",
         )
-    files = [_known(listed) for listed in listing.files if _is_known(listed)]
+    entries = {listed.path: _entry(listed) for listed in listing.files if _is_known(listed)}
     if unknown:
         lab.observe(TransferPlanned(f"digests of {artifact.name}", len(unknown), to_read))
         try:
-            files += [_read_once(lab, artifact, listing.revision, listed) for listed in unknown]
+            fetched = _fetcher(lab, artifact).fetch(artifact.origin, listing.revision, unknown)
         finally:
             lab.observe(TransferEnded())
-    return files
+        entries |= {entry.path: entry for entry in fetched}
+    return [LockedFile(entries[listed.path], listed.oid, listed.lfs, listed.xet) for listed in listing.files]
 
 
 def _is_known(listed: Listed) -> bool:
     return bool(listed.sha256) and listed.size >= 0
 
 
-def _known(listed: Listed) -> LockedFile:
-    entry = FileEntry(listed.path, listed.sha256, listed.size, listed.executable)
-    return LockedFile(entry, listed.oid, listed.lfs, listed.xet)
+def _entry(listed: Listed) -> FileEntry:
+    return FileEntry(listed.path, listed.sha256, listed.size, listed.executable)
 
 
-def _read_once(lab: Lab, artifact: Artifact, revision: str, listed: Listed) -> LockedFile:
-    """Fetch a file whose digest nobody knows; it stays in the stage, where `pull` finds it."""
-    staged = lab.fetched_dir / f"{secrets.token_hex(8)}.part"
-    with atomic.disk_errors(staged):
-        atomic.make_dirs(staged.parent)
-    entry = FileEntry(listed.path, "", listed.size, listed.executable)
-    ref = Ref(artifact.origin, revision=revision, path=listed.path)
-    try:
-        lab.origin(artifact).read(ref, entry, staged, 0, lambda n: lab.observe(BytesMoved(n)))
-        sha256, length = sha256_file(staged)
-        _check_blob(artifact, listed, staged, length)
-        if _has_room(lab, length):
-            atomic.fsync_file(staged)
-            atomic.rename(staged, lab.fetched_dir / sha256)
-    finally:
-        staged.unlink(missing_ok=True)
-    return _known_after(listed, sha256, length)
-
-
-def _known_after(listed: Listed, sha256: str, size: int) -> LockedFile:
-    return LockedFile(
-        FileEntry(listed.path, sha256, size, listed.executable), listed.oid, listed.lfs, listed.xet
+def _fetcher(lab: Lab, artifact: Artifact) -> Fetcher:
+    room = measure(lab.fetched_dir)
+    reserve = reserve_of(room.total, lab.manifest.disk)
+    return Fetcher(
+        lab.origin(artifact),
+        lab.fetched_dir,
+        lab.options.jobs,
+        room=lambda: measure(lab.fetched_dir).free - reserve,
+        keep_above=reserve,
+        advance=lambda count: lab.observe(BytesMoved(count)),
     )
-
-
-def _check_blob(artifact: Artifact, listed: Listed, staged: Path, length: int) -> None:
-    if listed.sha256 and sha256_file(staged)[0] != listed.sha256:
-        raise IntegrityError(
-            f"the bytes of `{listed.path}` do not have the `sha256` that the manifest promises",
-            artifact=artifact.name,
-            path=listed.path,
-        )
-    if listed.size >= 0 and length != listed.size:
-        raise IntegrityError(
-            f"`{listed.path}` has {length} bytes, its origin announced {listed.size}",
-            artifact=artifact.name,
-            path=listed.path,
-        )
-    if not listed.oid or listed.lfs:
-        return
-    with staged.open("rb") as file:
-        if git_blob_id(file, length) != listed.oid:
-            raise IntegrityError(
-                f"the bytes of `{listed.path}` are not the ones that `{artifact.origin}` announced",
-                artifact=artifact.name,
-                path=listed.path,
-                hint="run it again; if it stays, the origin is damaged",
-            )
-
-
-def _has_room(lab: Lab, size: int) -> bool:
-    """Say whether the fetched bytes may stay until `pull` wants them."""
-    _, free, total = measure(lab.fetched_dir)
-    return free - size > 2 * reserve_of(total, lab.manifest.disk)

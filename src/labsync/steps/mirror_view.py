@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from labsync.digest import sha256_bytes
 from labsync.mirrors.base import CONFLICT, Head, HeadName, Index
 from labsync.mirrors.records import head_bytes, index_bytes, parse_head, parse_index
 
@@ -66,7 +67,8 @@ class MirrorView:
         """Return an index, fetched once in the life of this disk: it never changes."""
         cached = self._state.get("index", index_id)
         if cached is not None:
-            return parse_index(cached, index_id)
+            # What another version of zstandard makes of a parsed index need not have the id of the original.
+            return parse_index(cached, sha256_bytes(cached))
         index = self.mirror.index(index_id)
         self._state.put("index", index_id, index_bytes(index))
         return index

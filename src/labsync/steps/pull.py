@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from labsync.artifact_locks import hold
 from labsync.errors import LabsyncError
+from labsync.merge import base_after
 from labsync.plan import Goal, make_plan
 from labsync.report import NOTHING_MOVED, ErrorReport, Transferred
-from labsync.snapshot import EMPTY, Snapshot
+from labsync.snapshot import Snapshot
 from labsync.steps.carry import Carried, Task, carry_out, prepare
 from labsync.steps.conflicts import pull_conflict
 from labsync.steps.fetched import drop
@@ -39,16 +40,20 @@ class Pulled:
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Pull the selected artifacts; one artifact's failure does not stop the others."""
-    return _carry(lab, selections, _task)
+    return _carry(lab, selections, _task, notes_base=True)
 
 
 def repair(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Read every byte again and fetch what is damaged or missing; what the user changed stays."""
-    return _carry(lab, selections, _repair_task)
+    return _carry(lab, selections, _repair_task, notes_base=False)
 
 
 def _carry(
-    lab: Lab, selections: Sequence[Selection], make_task: Callable[[Lab, Selection], Task | None]
+    lab: Lab,
+    selections: Sequence[Selection],
+    make_task: Callable[[Lab, Selection], Task | None],
+    *,
+    notes_base: bool,
 ) -> Pulled:
     errors = list(lab.reach_mirror())
     tasks: list[Task] = []
@@ -67,7 +72,7 @@ def _carry(
         carried = carry_out(lab, tasks, "pull")
         errors += carried.errors
         for task in tasks:
-            errors += _settle(lab, task, carried)
+            errors += _settle(lab, task, carried, notes_base=notes_base)
     return Pulled(plans, tuple(errors), carried.transferred)
 
 
@@ -136,29 +141,58 @@ def _made_goal(lab: Lab, selection: Selection, wanted: Index, home: Home) -> Goa
     )
 
 
-def _settle(lab: Lab, task: Task, carried: Carried) -> list[ErrorReport]:
-    """Publish in the mirror what is whole there, end the update of the disk, take note of the base."""
-    name = task.artifact.name
+def _settle(lab: Lab, task: Task, carried: Carried, *, notes_base: bool) -> list[ErrorReport]:
+    """Publish in the mirror what is whole there, end the update of the disk, take note of the base.
+
+    Neither the mirror's failure nor the disk's keeps the other from being finished.
+    """
     errors: list[ErrorReport] = []
-    try:
-        if task.goal.to_mirror and (located := carried.located(task)) is not None:
-            publish_sourced(lab, task.artifact, located)
-        if task.home is not None and not carried.failed(name):
-            task.home.finish(task.goal.wanted)
-            drop(lab.fetched_dir, task.goal.wanted)
-        if task.goal.made:
-            failed = {error.path for error in carried.errors if error.artifact == name}
-            lab.state.set_base(name, _base_after(task, failed))
-    except LabsyncError as error:
-        errors.append(ErrorReport.of(error, name))
+    ends = [_end_mirror, _end_disk, *([_note_base] if task.goal.made and notes_base else [])]
+    for end in ends:
+        try:
+            end(lab, task, carried)
+        except LabsyncError as error:
+            errors.append(ErrorReport.of(error, task.artifact.name))
     if conflict := pull_conflict(task.plan):
         errors.append(ErrorReport.of(conflict))
     return errors
 
 
-def _base_after(task: Task, failed: set[str]) -> Snapshot:
-    """Return the base after a pull: the pulled files, and for those kept what was known before."""
-    known = dict((task.goal.base or EMPTY).by_path)
-    kept = {item.path for item in task.plan.kept if item.reason == "conflict"} | failed
-    known.update({e.path: e for e in task.goal.wanted if e.path not in kept})
-    return Snapshot.of(known.values())
+def _end_mirror(lab: Lab, task: Task, carried: Carried) -> None:
+    if task.goal.to_mirror and (located := carried.located(task)) is not None:
+        publish_sourced(lab, task.artifact, located)
+
+
+def _end_disk(lab: Lab, task: Task, carried: Carried) -> None:
+    if task.home is None or (task.plan.is_empty and task.goal.disk.complete and not _unrecorded(task)):
+        return
+    wanted = task.goal.wanted.by_path
+    kept = {item.path for item in task.plan.kept}
+    disk = task.home.inventory(rehash=False).files if carried.failed(task.artifact.name) else None
+    whole = disk is None or all(
+        path in kept or (path in disk and disk[path].entry == entry) for path, entry in wanted.items()
+    )
+    if whole and not task.plan.unmet:
+        task.home.finish(task.goal.wanted)
+        drop(lab.fetched_dir, task.goal.wanted)
+
+
+def _unrecorded(task: Task) -> bool:
+    """Say whether a file has the wanted bytes although labsync has no record of it yet."""
+    wanted, found = task.goal.wanted.by_path, task.goal.disk.files
+    return any(
+        found[path].entry == entry and found[path].state != "recorded"
+        for path, entry in wanted.items()
+        if path in found
+    )
+
+
+def _note_base(lab: Lab, task: Task, carried: Carried) -> None:  # noqa: ARG001  one signature for all ends
+    """Take note of what this disk has now seen of the head; a checkpoint counts only as a whole."""
+    assert task.home is not None
+    name, wanted = task.artifact.name, task.goal.wanted
+    disk = Snapshot.of(found.entry for found in task.home.inventory(rehash=False).files.values())
+    if task.artifact.kind != "checkpoints":
+        lab.state.set_base(name, base_after(disk, task.goal.base, wanted))
+    elif all(disk.by_path.get(entry.path) == entry for entry in wanted):
+        lab.state.set_base(name, wanted)
