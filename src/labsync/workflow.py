@@ -19,7 +19,12 @@ from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exi
 from labsync.steps import doctor as checks
 from labsync.steps import inspect
 from labsync.steps.advice import advise
-from labsync.steps.environment import built_environment, lock_environment, proven_kernel
+from labsync.steps.environment import (
+    built_environment,
+    ensure_environment_lock,
+    lock_environment,
+    proven_kernel,
+)
 from labsync.steps.fill_mirror import fill_mirror
 from labsync.steps.locking import make_lock
 from labsync.steps.outcome import Location, Outcome, actions, finish
@@ -197,6 +202,7 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     try:
         if lab.manifest.environment:
             lab.observe(StageStarted("environment", lab.manifest.environment.name))
+            ensure_environment_lock(lab)
             environment = built_environment(lab)
             lab.observe(StageStarted("kernel", environment.name))
             kernel_built = proven_kernel(lab, environment)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from labsync.digest import is_commit
+from labsync.env.spec import read_spec
 from labsync.errors import UsageError
 from labsync.lock import Lock, check_lock
 from labsync.manifest import load_manifest, parse_manifest
 from labsync.manifest.model import Manifest
 from labsync.manifest.select import select
-from labsync.manifest.templates import TEMPLATES, template_text
+from labsync.manifest.templates import TEMPLATES, template_files, template_text
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
@@ -33,6 +34,14 @@ def test_the_manifest_in_the_repository_is_the_template(name: str) -> None:
     path = MANIFESTS / f"{name}.yaml"
     assert path.read_text("utf-8") == template_text(name)
     assert load_manifest(path).environment is not None
+
+
+@pytest.mark.parametrize("name", ["mlgpu", "video"])
+def test_the_environment_file_in_the_repository_is_the_template(name: str) -> None:
+    beside = {**template_files("vision"), **template_files("video")}
+    path = MANIFESTS.parent / "envs" / f"{name}.yaml"
+    assert path.read_text("utf-8") == beside[f"envs/{name}.yaml"]
+    assert "transformers>=5.18" in read_spec(path).requirements
 
 
 def test_the_commented_examples_of_the_minimal_template_are_valid_too() -> None:
@@ -71,7 +80,7 @@ def test_the_video_lab_holds_what_it_names() -> None:
     assert manifest.by_name["datasets/socal"].mirror
     assert manifest.by_name["checkpoints/videomae-raising-hands"].is_made
     assert manifest.environment is not None
-    assert (manifest.environment.name, manifest.environment.manager) == ("video", "conda")
+    assert (manifest.environment.name, manifest.environment.manager) == ("video", "venv")
 
 
 @pytest.mark.parametrize("name", ["vision", "video"])

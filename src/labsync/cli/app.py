@@ -104,7 +104,7 @@ def _report(error: LabsyncError, *, as_json: bool, code: int | None = None) -> i
     from labsync.report import ErrorReport, Report
 
     reported = replace(ErrorReport.of(error), code=int(error.exit_code) if code is None else code)
-    for line in text.error_lines(reported):
+    for line in text.all_error_lines([reported]):
         print(line, file=sys.stderr)
     if as_json:
         print(json.report_line(Report(exit_code=reported.code, errors=(reported,))))

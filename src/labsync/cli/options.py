@@ -138,9 +138,8 @@ def emit(outcome: Outcome, common: Common) -> int:
     else:
         for line in text.lines(outcome):
             print(line)
-        for error in outcome.report.errors:
-            for line in text.error_lines(error):
-                print(line, file=sys.stderr)
+        for line in text.all_error_lines(outcome.report.errors):
+            print(line, file=sys.stderr)
     sys.stdout.flush()
     return outcome.report.exit_code
 

@@ -12,6 +12,20 @@ TemplateName = Literal["vision", "video", "minimal"]
 TEMPLATES: tuple[TemplateName, ...] = get_args(TemplateName)
 
 
+# The environment files that a template's manifest names, written beside it.
+_BESIDE: dict[TemplateName, tuple[str, ...]] = {
+    "vision": ("envs/mlgpu.yaml",),
+    "video": ("envs/video.yaml",),
+    "minimal": (),
+}
+
+
+def template_files(name: TemplateName) -> dict[str, str]:
+    """Return the files that a template's manifest names, by the path they have beside it."""
+    folder = resources.files("labsync") / "templates"
+    return {path: folder.joinpath(*path.split("/")).read_text(encoding="utf-8") for path in _BESIDE[name]}
+
+
 def template_text(name: str) -> str:
     """Return the text of a template; UsageError (2) when there is none of this name."""
     if name not in TEMPLATES:

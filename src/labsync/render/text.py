@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labsync.names import escape
@@ -42,6 +43,17 @@ def error_lines(error: ErrorReport) -> Iterator[str]:
         yield f"safe: {error.safe}"
     if error.hint:
         yield f"hint: {error.hint}"
+
+
+def all_error_lines(errors: Sequence[ErrorReport]) -> Iterator[str]:
+    """Yield the lines of all errors; what befell several artifacts is said once, with their names."""
+    groups: dict[tuple[int, str, str], list[ErrorReport]] = {}
+    for error in errors:
+        groups.setdefault((error.code, error.message, error.hint), []).append(error)
+    for (_, message, _), group in groups.items():
+        names = [error.artifact for error in group if error.artifact and error.artifact not in message]
+        about = f" ({', '.join(dict.fromkeys(names))})" if names else ""
+        yield from error_lines(replace(group[0], message=f"{message}{about}"))
 
 
 def item_lines(items: Sequence[Item]) -> Iterator[str]:

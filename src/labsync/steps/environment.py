@@ -13,6 +13,7 @@ from labsync.env.lock import check_lock, read_env_lock, write_env_lock
 from labsync.env.resolve import Target, lock_pip
 from labsync.env.spec import read_spec
 from labsync.errors import InvalidError, NotFoundError, UsageError
+from labsync.events import Note
 from labsync.report import Built, ErrorReport
 from labsync.settings import home_dir
 
@@ -120,6 +121,14 @@ def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
     if not lab.options.dry_run:
         write_env_lock(path, resolved)
     return []
+
+
+def ensure_environment_lock(lab: Lab) -> None:
+    """Make the lock of an environment that has a spec and was never locked."""
+    spec = wanted_environment(lab)
+    if spec.spec and not (lab.manifest.root / spec.lock).exists():
+        lab.observe(Note(f"no environment lock yet: writing {spec.lock}"))
+        lock_environment(lab, check=False)
 
 
 def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
