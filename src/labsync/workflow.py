@@ -61,7 +61,7 @@ def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outco
         locked = make_lock(lab, artifacts, upgrade=options.upgrade)
         if not lab.options.dry_run:
             write_lock(lab.manifest.lock_path, locked.lock)
-            lab.use_lock(locked.lock)
+    lab.use_lock(locked.lock)
     return finish(locked.errors, items=locked.lines)
 
 
@@ -123,8 +123,9 @@ def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -
     artifacts = [selection.artifact for selection in selections]
     if repair:
         return _transferred(lab, repair_selected(lab, selections), artifacts)
+    unreached = lab.reach_mirror()  # the disk can be verified without it
     stands = [examine(lab, artifact, rehash=True) for artifact in artifacts]
-    errors = tuple(error for stand in stands for error in stand.errors)
+    errors = unreached + tuple(error for stand in stands for error in stand.errors)
     return _report(lab, artifacts, errors, Transferred(), (), tuple(stand.report for stand in stands))
 
 

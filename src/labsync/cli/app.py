@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from labsync import __version__
 from labsync.cli import commands
@@ -45,8 +47,10 @@ def main() -> NoReturn:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _stop)
     code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _reader_gone()
     sys.exit(code)
 
 
@@ -55,10 +59,10 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  a 
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code; never raises."""
+    """Run one command line and return its exit code; raises nothing."""
     as_json = "--json" in argv
     try:
-        return int(program.main(args=list(argv), prog_name="labsync", standalone_mode=False) or 0)
+        return _invoke(argv)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -68,10 +72,28 @@ def run(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as stop:
         return _interrupted(stop, as_json=as_json)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; Python would complain about it at exit
-        return int(ExitCode.OK)
+        return _reader_gone()
     except Exception as error:  # noqa: BLE001  the last border: a bug of ours must end with its code, too
         return _bug(error, as_json=as_json)
+
+
+def _invoke(argv: Sequence[str]) -> int:
+    """Complete or run a command line.
+
+    Not by click's `main`: it turns every signal into the same `Abort` and a closed pipe into an exit of its own.
+    """
+    if instruction := os.environ.get("_LABSYNC_COMPLETE"):
+        return shell_complete(program, {}, "labsync", "_LABSYNC_COMPLETE", instruction)
+    with program.make_context("labsync", list(argv) or ["--help"]) as context:
+        return int(program.invoke(context) or 0)
+
+
+def _reader_gone() -> int:
+    """End in silence when whoever read our output has gone, as `labsync log | head` means it."""
+    # What is still buffered has nowhere to go; Python would complain about it at exit
+    # (https://docs.python.org/3/library/signal.html#note-on-sigpipe).
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    return int(ExitCode.OK)
 
 
 def _usage(error: click.ClickException) -> UsageError:

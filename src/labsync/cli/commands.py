@@ -166,7 +166,7 @@ def doctor(common: Common) -> int:
     return emit(workflow.doctor(open_lab(common)), common)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def env() -> None:
     """Build the locked environment."""
 

@@ -11,6 +11,7 @@ from labsync.events import BytesMoved, FileDone, Note, StageStarted, TransferEnd
 from labsync.render.text import size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
     from labsync.events import Event
@@ -31,14 +32,16 @@ class Bar(Protocol):
 class PlainBar:
     """One line every ten seconds, for logs and pipes."""
 
-    def __init__(self, planned: TransferPlanned, stream: TextIO) -> None:
-        self._planned, self._stream = planned, stream
-        self._moved, self._last = 0, time.monotonic()
+    def __init__(
+        self, planned: TransferPlanned, stream: TextIO, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._planned, self._stream, self._now = planned, stream, now
+        self._moved, self._last = 0, now()
 
     def advance(self, count: int) -> None:
         """Add the bytes and print a line when the last one is ten seconds old."""
         self._moved += count
-        if (now := time.monotonic()) - self._last >= INTERVAL:
+        if (now := self._now()) - self._last >= INTERVAL:
             self._last = now
             share = 100 * self._moved // max(self._planned.bytes, 1)
             total = size(self._planned.bytes)

@@ -20,7 +20,7 @@ def size(count: int) -> str:
     """Return a byte count as people read it, in binary units."""
     value, unit = float(count), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
+        if round(value, 1) < 1024 or unit == "TiB":
             break
         value /= 1024
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
@@ -40,9 +40,9 @@ def error_lines(error: ErrorReport) -> Iterator[str]:
     for issue in error.issues:
         yield f"  {escape(issue)}"
     if error.safe:
-        yield f"safe: {error.safe}"
+        yield f"safe: {escape(error.safe)}"
     if error.hint:
-        yield f"hint: {error.hint}"
+        yield f"hint: {escape(error.hint)}"
 
 
 def all_error_lines(errors: Sequence[ErrorReport]) -> Iterator[str]:

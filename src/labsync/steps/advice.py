@@ -32,10 +32,13 @@ def advise(lab: Lab, reports: Sequence[ArtifactReport]) -> Advice:
 
 
 def _unpushed(lab: Lab, artifact: Artifact) -> list[FileEntry]:
-    base = lab.state.base(artifact.name)
-    known = set(base.entries) if base else set()
+    base = lab.base(artifact)
+    known = {entry.sha256 for entry in base} if base else set()
+    if lab.has_mirror:
+        # Not the base alone: another box may have pushed the same, and a conflict's loser is kept, too.
+        known = set(lab.view.contents(artifact.name))
     found = lab.home(artifact).inventory(rehash=False).files
-    fresh = {path: f.entry for path, f in found.items() if f.entry not in known}
+    fresh = {path: f.entry for path, f in found.items() if f.entry.sha256 not in known}
     if artifact.kind != "checkpoints":
         return list(fresh.values())
     return [
@@ -50,7 +53,7 @@ def _unpushed(lab: Lab, artifact: Artifact) -> list[FileEntry]:
 def next_command(reports: Sequence[ArtifactReport], at_risk: Sequence[str]) -> str:
     """Return the one command to type next, empty when everything is as it should be."""
     states = {report.disk for report in reports}
-    if any(report.disk == "failed" and "lock" in report.reason for report in reports):
+    if any(report.disk == "failed" and "labsync lock" in report.reason for report in reports):
         return "labsync lock"
     if "conflict" in states:
         return f"labsync pull {next(r.name for r in reports if r.disk == 'conflict')}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
-from labsync.errors import LabsyncError, NotFoundError, UsageError
+from labsync.errors import InterruptedRunError, LabsyncError, NotFoundError, UsageError
 from labsync.events import Note, TransferEnded, TransferPlanned
 from labsync.mirrors.base import Located
 from labsync.mirrors.records import new_batch
@@ -125,7 +125,13 @@ def _execute(lab: Lab, tasks: Sequence[Task], routes: Sequence[Route]) -> Engine
         )
         for task in tasks
     }
-    return Engine(jobs=lab.options.jobs, observer=lab.observe).execute(routes, work)
+    try:
+        return Engine(jobs=lab.options.jobs, observer=lab.observe).execute(routes, work)
+    except InterruptedRunError as error:
+        # A signal ends the command: it is no failure of one artifact, after which the next one's turn comes.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
 
 
 def _unmet(task: Task) -> ErrorReport:

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 import secrets
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labsync import atomic
 from labsync.digest import BLOCK, git_blob_id, sha256_file
-from labsync.errors import DiskError, IntegrityError, UnavailableError
+from labsync.errors import DiskError, IntegrityError, InterruptedRunError, UnavailableError
 from labsync.names import escape
 from labsync.places import Ref
 from labsync.snapshot import FileEntry
@@ -61,6 +61,21 @@ def drop(folder: Path, entries: Iterable[FileEntry]) -> None:
         (folder / entry.sha256).unlink(missing_ok=True)
 
 
+class _Run:
+    """What the reads of one call share: the retries, and that they end when one of them fails."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.budget = RetryBudget()
+        self.stop = threading.Event()
+        self._advance = advance
+
+    def moved(self, count: int) -> None:
+        """Say that bytes arrived; raises InterruptedRunError when the run is to end."""
+        if self.stop.is_set():
+            raise InterruptedRunError("the run was stopped")
+        self._advance(count)
+
+
 @dataclass(frozen=True)
 class Fetcher:
     """Reads files once to know their digests: `jobs` at a time, retried, each with room on the disk.
@@ -84,19 +99,20 @@ class Fetcher:
         """
         with atomic.disk_errors(self.folder):
             atomic.make_dirs(self.folder)
-        budget = RetryBudget()
+        run = _Run(self.advance)
         with ThreadPoolExecutor(self.jobs) as pool:
-            futures = [
-                pool.submit(self._fetch_one, Ref(origin, revision=revision, path=file.path), file, budget)
-                for file in files
-            ]
             try:
+                futures = [
+                    pool.submit(self._fetch_one, Ref(origin, revision=revision, path=file.path), file, run)
+                    for file in files
+                ]
                 return [future.result() for future in futures]
             except BaseException:
+                run.stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _fetch_one(self, ref: Ref, listed: Listed, budget: RetryBudget) -> FileEntry:
+    def _fetch_one(self, ref: Ref, listed: Listed, run: _Run) -> FileEntry:
         if listed.size > self.room():
             raise DiskError(
                 f"`{escape(listed.path)}` has {listed.size:,} bytes and does not fit into the free space",
@@ -105,7 +121,7 @@ class Fetcher:
             )
         staged = self.folder / f"{secrets.token_hex(8)}.part"
         try:
-            self._read(ref, listed, staged, budget)
+            self._read(ref, listed, staged, run)
             entry = _checked(listed, staged)
             if self.room() - entry.size > self.keep_above:
                 with atomic.disk_errors(staged):
@@ -113,20 +129,20 @@ class Fetcher:
                     atomic.rename(staged, self.folder / entry.sha256)
         finally:
             staged.unlink(missing_ok=True)
-        budget.give_back()
+        run.budget.give_back()
         return entry
 
-    def _read(self, ref: Ref, listed: Listed, staged: Path, budget: RetryBudget) -> None:
+    def _read(self, ref: Ref, listed: Listed, staged: Path, run: _Run) -> None:
         entry = FileEntry(listed.path, "", listed.size, listed.executable)
         for attempt in range(ATTEMPTS):
             try:
-                self.reader.read(ref, entry, staged, 0, self.advance)
+                self.reader.read(ref, entry, staged, 0, run.moved)
                 return
             except UnavailableError as error:
                 delay = error.retry_after + backoff(attempt, roll())
-                if attempt == ATTEMPTS - 1 or not budget.take(delay):
+                if attempt == ATTEMPTS - 1 or not run.budget.take(delay):
                     raise
-            time.sleep(delay)
+            run.stop.wait(delay)
 
 
 def sweep(folder: Path) -> None:

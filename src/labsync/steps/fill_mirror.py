@@ -24,6 +24,8 @@ def fill_mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
     """Write every locked file that the mirror lacks; made artifacts are `push`'s business."""
     if not lab.has_mirror:
         raise UsageError("`mirror` needs the network, and `--offline` forbids it")
+    if unreached := lab.reach_mirror():
+        return Pulled(errors=unreached)
     errors: list[ErrorReport] = []
     tasks: list[Task] = []
     for artifact in artifacts:

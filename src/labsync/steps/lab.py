@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labsync.mirrors.base import Mirror
     from labsync.origins.base import Origin
     from labsync.settings import Options
+    from labsync.snapshot import Snapshot
 
 EMBEDDED = "file://"
 
@@ -111,6 +112,20 @@ class Lab:
         """Say whether the artifact is written to the mirror by this command."""
         return artifact.mirror and self.has_mirror and not self.options.no_mirror
 
+    def base(self, artifact: Artifact) -> Snapshot | None:
+        """Return the snapshot of a made artifact that this disk last pulled from this mirror or pushed to it.
+
+        What passed between this disk and another mirror says nothing about this one.
+        """
+        return self.state.base(self._base_key(artifact))
+
+    def set_base(self, artifact: Artifact, snapshot: Snapshot) -> None:
+        """Keep the snapshot just pulled or pushed."""
+        self.state.set_base(self._base_key(artifact), snapshot)
+
+    def _base_key(self, artifact: Artifact) -> str:
+        return f"{artifact.name} {self._mirror_address}"
+
     def origin(self, artifact: Artifact) -> Origin:
         """Return the origin of a sourced artifact."""
         scheme = artifact.origin.partition(":")[0]
@@ -170,5 +185,5 @@ class UnresolvedError(LabsyncError):
             f"`{artifact.name}` is unresolved in the lock: {locked.unresolved.message}",
             code=locked.unresolved.code,
             artifact=artifact.name,
-            hint=locked.unresolved.hint or "`labsync lock` tries again",
+            hint="; ".join(filter(None, ("`labsync lock` tries again", locked.unresolved.hint))),
         )

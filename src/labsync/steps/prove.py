@@ -93,7 +93,7 @@ def _prove(lab: Lab, artifact: Artifact, python: Path, options: SmokeOptions) ->
 def _model_path(lab: Lab, artifact: Artifact) -> Path:
     """Return the model's folder or file; of made checkpoints the newest unit this disk knows."""
     home = lab.home(artifact).path
-    base = lab.state.base(artifact.name) if artifact.is_made else None
+    base = lab.base(artifact) if artifact.is_made else None
     if base is not None and len(base) and "/" in base.entries[0].path:
         return home / base.entries[0].path.partition("/")[0]
     return home

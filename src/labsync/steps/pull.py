@@ -100,7 +100,7 @@ def _repair_task(lab: Lab, selection: Selection) -> Task | None:
     artifact = selection.artifact
     if not artifact.is_made:
         return _sourced_task(lab, artifact, rehash=True)
-    base = lab.state.base(artifact.name)
+    base = lab.base(artifact)
     if base is None or not lab.has_mirror:
         return None
     home = lab.home(artifact)
@@ -134,7 +134,7 @@ def _made_goal(lab: Lab, selection: Selection, wanted: Index, home: Home) -> Goa
         wanted.snapshot,
         disk=home.inventory(rehash=False),
         mirrored={located.entry.sha256: located.ref for located in wanted.files},
-        base=lab.state.base(selection.artifact.name),
+        base=lab.base(selection.artifact),
         made=True,
         to_mirror=False,
         force=lab.options.force,
@@ -190,9 +190,9 @@ def _unrecorded(task: Task) -> bool:
 def _note_base(lab: Lab, task: Task, carried: Carried) -> None:  # noqa: ARG001  one signature for all ends
     """Take note of what this disk has now seen of the head; a checkpoint counts only as a whole."""
     assert task.home is not None
-    name, wanted = task.artifact.name, task.goal.wanted
+    wanted = task.goal.wanted
     disk = Snapshot.of(found.entry for found in task.home.inventory(rehash=False).files.values())
     if task.artifact.kind != "checkpoints":
-        lab.state.set_base(name, base_after(disk, task.goal.base, wanted))
+        lab.set_base(task.artifact, base_after(disk, task.goal.base, wanted))
     elif all(disk.by_path.get(entry.path) == entry for entry in wanted):
-        lab.state.set_base(name, wanted)
+        lab.set_base(task.artifact, wanted)

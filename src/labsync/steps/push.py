@@ -17,7 +17,7 @@ from labsync.steps.carry import Task, carry_out, prepare
 from labsync.steps.conflicts import push_conflict
 from labsync.steps.goals import mirrored
 from labsync.steps.publish import new_index, publish, publish_sourced
-from labsync.steps.writers import held_open, is_secret
+from labsync.steps.settled import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from labsync.mirrors.base import Head, Located
     from labsync.places import Inventory, Ref
     from labsync.steps.lab import Lab
+    from labsync.steps.settled import Settled
 
 ROUNDS = 8  # of compare-and-swap, before another box that never rests is reported
 
@@ -52,6 +53,9 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
         raise UsageError(
             "`push` needs the mirror, and `--offline` forbids it", hint="run it without `--offline`"
         )
+    if unreached := lab.reach_mirror():
+        pushed.errors += unreached
+        return pushed
     for artifact in artifacts:
         try:
             with hold(lab.manifest.state_dir, artifact.name, "mirror"):
@@ -69,17 +73,21 @@ def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, *, prune: bool) -> N
     if not artifact.is_made:
         _push_sourced(lab, artifact, home, inventory, pushed)
         return
-    head = lab.view.newest(artifact.name)
-    base = lab.state.base(artifact.name)
+    base = lab.base(artifact)
     if not inventory.exists and base is None:
         lab.observe(Note(f"`{artifact.name}`: `{artifact.path}` does not exist yet, nothing to push"))
         return
     _refuse_lost_folder(artifact, inventory, base)
-    mine = _settled(home, inventory, pushed)
+    settled = settle(artifact, home, inventory)
+    pushed.skipped += settled.skipped
+    pushed.errors += settled.errors
     if artifact.kind == "checkpoints":
-        _push_units(lab, artifact, home, mine, head, pushed)
+        _push_units(lab, artifact, home, _complete_units(artifact, home, settled, pushed), pushed)
     else:
-        _push_results(lab, artifact, home, mine, pushed, prune=prune)
+        mine, known = settled.snapshot, (base or EMPTY).by_path
+        # What cannot be pushed now is as this disk knew it: it must not look deleted.
+        waiting = [known[path] for path in inventory.files if path in known and path not in mine.by_path]
+        _push_results(lab, artifact, home, Snapshot.of([*mine, *waiting]), pushed, prune=prune)
 
 
 def _refuse_lost_folder(artifact: Artifact, inventory: Inventory, base: Snapshot | None) -> None:
@@ -96,22 +104,6 @@ def _refuse_lost_folder(artifact: Artifact, inventory: Inventory, base: Snapshot
             safe="the mirror keeps what it has",
             hint=f"`labsync pull {artifact.name}` brings its files back",
         )
-
-
-def _settled(home: Home, inventory: Inventory, pushed: Pushed) -> Snapshot:
-    """Return what may be pushed now: no file that a writer holds open, and no secrets."""
-    pushed.skipped += inventory.skipped
-    entries = [found.entry for found in inventory.files.values()]
-    writers = held_open(home.source(entry.path) for entry in entries)
-    kept = []
-    for entry in entries:
-        if is_secret(entry.path):
-            pushed.skipped.append(Skipped(entry.path, "looks like a secret and is never pushed"))
-        elif pid := writers.get(home.source(entry.path)):
-            pushed.skipped.append(Skipped(entry.path, f"process {pid} has it open for writing"))
-        else:
-            kept.append(entry)
-    return Snapshot.of(kept)
 
 
 def _store(
@@ -148,15 +140,17 @@ def _contents(lab: Lab, head: Head | None) -> dict[str, Ref]:
 def _push_results(
     lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, pushed: Pushed, *, prune: bool
 ) -> None:
-    base = lab.state.base(artifact.name)
+    base = lab.base(artifact)
     if prune and not lab.options.force:
         _refuse_mass_prune(artifact, mine, base)
     for _ in range(ROUNDS):
         head = lab.view.newest(artifact.name)
         theirs = lab.view.index(head.index).snapshot if head else EMPTY
-        merge = merge_results(mine, base, theirs, prune=prune, force=lab.options.force)
+        # A mirror without a head has lost what was pushed to it: all of it is new again.
+        seen = base if head else None
+        merge = merge_results(mine, seen, theirs, prune=prune, force=lab.options.force)
         contents = _contents(lab, head)
-        if head is None or merge.snapshot.id != head.snapshot:
+        if merge.snapshot.id != theirs.id:
             located = _store(lab, artifact, home, merge.snapshot, contents, pushed)
             index = new_index(artifact.name, located, head.index if head else "")
             try:
@@ -170,7 +164,7 @@ def _push_results(
         elif not lab.options.dry_run:
             home.finish(merge.snapshot)
         if not lab.options.dry_run:
-            lab.state.set_base(artifact.name, merge.base)
+            lab.set_base(artifact, merge.base)
             lab.state.close_batches(artifact.name)
         return
     raise ConflictError(
@@ -202,18 +196,16 @@ def _keep_loser(
     publish(lab, name, new_index(artifact.name, located, head.index if head else ""), kept)
 
 
-def _push_units(
-    lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, head: Head | None, pushed: Pushed
-) -> None:
+def _push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
     """Push each complete unit that the mirror does not know yet, the oldest first."""
-    base = lab.state.base(artifact.name)
-    known = {index.snapshot.id for _, index in lab.view.history(artifact.name)} if head else set()
-    waiting = [unit for unit in _complete_units(artifact, home, mine, pushed) if unit.id not in known]
+    head, base = lab.view.newest(artifact.name), lab.base(artifact)
+    known = _known_units(lab, artifact, head)
+    waiting = [unit for unit in found if unit.id not in known]
     if not waiting:
         return
     if head is not None and not lab.options.force and (base is None or base.id != head.snapshot):
-        raise _unit_conflict(lab, artifact, home, waiting[-1], head, pushed)
-    contents = _contents(lab, head)
+        raise _unit_conflict(lab, artifact, home, waiting[-1], pushed)
+    contents = lab.view.contents(artifact.name)
     for unit in waiting:
         located = _store(lab, artifact, home, unit, contents, pushed)
         index = new_index(artifact.name, located, head.index if head else "")
@@ -221,34 +213,43 @@ def _push_units(
             head = publish(lab, HeadName(artifact.name), index, head)
         except HeadMovedError:
             lab.view.refresh()
-            moved = lab.view.newest(artifact.name)
-            assert moved is not None
-            raise _unit_conflict(lab, artifact, home, unit, moved, pushed) from None
+            raise _unit_conflict(lab, artifact, home, unit, pushed) from None
         home.finish(unit)
-        lab.state.set_base(artifact.name, unit)
+        lab.set_base(artifact, unit)
         lab.state.close_batches(artifact.name)
 
 
-def _complete_units(artifact: Artifact, home: Home, mine: Snapshot, pushed: Pushed) -> list[Snapshot]:
+def _known_units(lab: Lab, artifact: Artifact, head: Head | None) -> set[str]:
+    """Return the snapshots that need no push; with `--force` the loser of a conflict does."""
+    if lab.options.force:
+        known, index_id = set(), head.index if head else ""
+        while index_id:
+            index = lab.view.index(index_id)
+            known.add(index.snapshot.id)
+            index_id = index.parent
+        return known
+    return {index.snapshot.id for _, index in lab.view.history(artifact.name)}
+
+
+def _complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pushed) -> list[Snapshot]:
+    """Return the finished units of which every file may be pushed, the oldest first."""
     found = []
-    skipped = {item.path for item in pushed.skipped}
+    mine, waiting = settled.snapshot, units(settled.busy)
     for unit, members in units(mine.by_path).items():
-        prefix = f"{unit}/" if unit else ""
         if not is_complete(unit, members, artifact.complete):
             pushed.skipped.append(Skipped(unit or artifact.path, "the checkpoint is not finished"))
-        elif unit and any(path.startswith(prefix) for path in skipped):
-            pushed.skipped.append(Skipped(unit, "a file of the checkpoint is still being written"))
+        elif unit in waiting:
+            pushed.skipped.append(Skipped(unit or artifact.path, "a file of the checkpoint is not settled"))
         else:
             newest = max(home.source(path).stat().st_mtime_ns for path in members)
             found.append((newest, unit, Snapshot.of(mine.by_path[path] for path in members)))
     return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
 
 
-def _unit_conflict(
-    lab: Lab, artifact: Artifact, home: Home, unit: Snapshot, head: Head, pushed: Pushed
-) -> ConflictError:
+def _unit_conflict(lab: Lab, artifact: Artifact, home: Home, unit: Snapshot, pushed: Pushed) -> ConflictError:
     """Keep this box's newest unit beside the head, and return the conflict to report."""
-    _keep_loser(lab, artifact, home, unit, _contents(lab, head), pushed)
+    _keep_loser(lab, artifact, home, unit, lab.view.contents(artifact.name), pushed)
+    home.finish(unit)
     return ConflictError(
         f"another box pushed a checkpoint to `{artifact.name}` that this box has not seen",
         safe=f"both are in the mirror: theirs in the head, yours as `{artifact.name}@{unit.short_id}`",

@@ -98,7 +98,7 @@ def checkpoint_state(
         unit or "(files)"
         for unit, members in units(files).items()
         if not all(files[path] in known for path in members)
-        and any(inventory.files[path].state != "recorded" for path in members)
+        and (not known or any(inventory.files[path].state != "recorded" for path in members))
     ]
     behind = head is not None and (base is None or base.id != head.id)
     on_disk = head is not None and all(files.get(entry.path) == entry for entry in head)
@@ -136,7 +136,9 @@ def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False) -> Stand:
             return _examine_made(lab, artifact, rehash=rehash)
         return _examine_sourced(lab, artifact, rehash=rehash)
     except LabsyncError as error:
-        report = ArtifactReport(artifact.name, "", "failed", _off(lab, artifact), 0, 0, error.what)
+        report = ArtifactReport(
+            artifact.name, "", "failed", _off(lab, artifact), 0, 0, error.hint or error.what
+        )
         return Stand(report, (ErrorReport.of(error, artifact.name),))
 
 
@@ -161,8 +163,9 @@ def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
 
 def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
     inventory = lab.home(artifact).inventory(rehash=rehash)
-    base = lab.state.base(artifact.name)
     head = lab.view.newest(artifact.name) if lab.has_mirror else None
+    # A mirror that has no head has lost what was pushed, or is another one: nothing is safe there.
+    base = lab.base(artifact) if head is not None or not lab.has_mirror else None
     theirs = lab.view.index(head.index).snapshot if head else None
     judge = checkpoint_state if artifact.kind == "checkpoints" else made_state
     disk, reason = judge(base, theirs, inventory)

@@ -29,13 +29,14 @@ def held_open(paths: Iterable[Path], proc: Path = Path("/proc")) -> dict[Path, i
     Where `/proc` cannot be read (another system, another user's process) nothing is known: the
     fingerprint of the upload still notices a file that changes.
     """
-    wanted = {_identity(path): path for path in paths}
-    wanted.pop(None, None)
+    wanted: dict[tuple[int, int], list[Path]] = {}  # one file may have several names
+    for path in paths:
+        if identity := _identity(path):
+            wanted.setdefault(identity, []).append(path)
     found: dict[Path, int] = {}
     if wanted:
         for pid, identity in _open_for_writing(proc):
-            if path := wanted.get(identity):
-                found[path] = pid
+            found.update(dict.fromkeys(wanted.get(identity, ()), pid))
     return found
 
 

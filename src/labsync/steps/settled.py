@@ -1,0 +1,56 @@
+"""What of a folder may be pushed now: whole files that no process is writing and that hold no secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labsync.errors import IntegrityError
+from labsync.names import escape
+from labsync.report import ErrorReport, Skipped
+from labsync.snapshot import Snapshot
+from labsync.steps.writers import held_open, is_secret
+
+if TYPE_CHECKING:
+    from labsync.disk.base import Home
+    from labsync.manifest.model import Artifact
+    from labsync.places import Inventory
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What may be pushed; `busy` are the paths that must wait, because of a writer or of damage."""
+
+    snapshot: Snapshot
+    busy: frozenset[str]
+    skipped: tuple[Skipped, ...]
+    errors: tuple[ErrorReport, ...]
+
+
+def settle(artifact: Artifact, home: Home, inventory: Inventory) -> Settled:
+    """Sort the files of an inventory into those that may be pushed now and those that may not."""
+    writers = held_open(home.source(path) for path in inventory.files)
+    kept, busy, errors = [], set(), []
+    skipped = list(inventory.skipped)
+    for path, found in inventory.files.items():
+        if is_secret(path):
+            skipped.append(Skipped(path, "looks like a secret and is never pushed"))
+        elif pid := writers.get(home.source(path)):
+            skipped.append(Skipped(path, f"process {pid} has it open for writing"))
+            busy.add(path)
+        elif found.state == "damaged":
+            errors.append(ErrorReport.of(_damaged(artifact, path)))
+            busy.add(path)
+        else:
+            kept.append(found.entry)
+    return Settled(Snapshot.of(kept), frozenset(busy), tuple(skipped), tuple(errors))
+
+
+def _damaged(artifact: Artifact, path: str) -> IntegrityError:
+    return IntegrityError(
+        f"`{escape(path)}` of `{artifact.name}` changed although its size and time did not",
+        safe="it was not pushed; the mirror keeps what it has",
+        hint=f"`labsync verify --repair {artifact.name}` restores it; `touch` it if the change is yours",
+        artifact=artifact.name,
+        path=path,
+    )
