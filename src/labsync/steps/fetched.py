@@ -75,6 +75,11 @@ class _Run:
             raise InterruptedRunError("the run was stopped")
         self._advance(count)
 
+    def wait(self, seconds: float) -> None:
+        """Wait before a retry, but not longer than the run goes on."""
+        self.stop.wait(seconds)
+        self.moved(0)
+
 
 @dataclass(frozen=True)
 class Fetcher:
@@ -142,7 +147,7 @@ class Fetcher:
                 delay = error.retry_after + backoff(attempt, roll())
                 if attempt == ATTEMPTS - 1 or not run.budget.take(delay):
                     raise
-            run.stop.wait(delay)
+            run.wait(delay)
 
 
 def sweep(folder: Path) -> None:

@@ -1,0 +1,40 @@
+"""The next command: one line for a tired person, the most urgent first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from labsync.report import ArtifactReport
+from labsync.steps.advice import next_command
+
+if TYPE_CHECKING:
+    from labsync.report import DiskState, MirrorState
+
+
+def stand(name: str, disk: DiskState = "ok", mirror: MirrorState = "ok", reason: str = "") -> ArtifactReport:
+    return ArtifactReport(name, "", disk, mirror, 1, 1, reason)
+
+
+@pytest.mark.parametrize(
+    ("reports", "at_risk", "command"),
+    [
+        ([], [], ""),
+        ([stand("models/a")], [], ""),
+        ([stand("models/a", "extra")], [], ""),
+        ([stand("models/a", "failed", reason="`labsync lock` resolves it")], [], "labsync lock"),
+        # `lock` inside another word is not the lock
+        ([stand("models/a", "failed", reason="access to `org/blocked` was blocked")], [], ""),
+        ([stand("results/r", "conflict")], ["results/r"], "labsync pull results/r"),
+        ([stand("results/r", "ahead"), stand("models/a", "missing")], ["results/r"], "labsync push results/r"),
+        ([stand("models/a", "modified", reason="`x` damaged: …")], [], "labsync verify --repair"),
+        ([stand("models/a", "missing")], [], "labsync pull models/a"),
+        ([stand("models/a", "behind"), stand("models/b", "incomplete")], [], "labsync pull models/a models/b"),
+        ([stand(f"models/{n}", "missing") for n in range(4)], [], "labsync pull"),
+        ([stand("models/a", mirror="missing")], [], "labsync mirror models/a"),
+        ([stand("models/a", mirror="off")], [], ""),
+    ],
+)  # fmt: skip
+def test_next_command(reports: list[ArtifactReport], at_risk: list[str], command: str) -> None:
+    assert next_command(reports, at_risk) == command
