@@ -13,6 +13,7 @@ import pytest
 from labsync import report
 from labsync.cli.app import program
 from labsync.errors import ExitCode
+from labsync.manifest.parse import parse_manifest
 from labsync.render.json import item_type
 from labsync.steps import outcome
 
@@ -101,3 +102,34 @@ def test_design_names_real_modules() -> None:
     design = (ROOT / "docs" / "design.md").read_text("utf-8")
     for name in re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", design):
         assert (ROOT / "src" / "labsync" / name).exists() or (ROOT / name).exists(), name
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readmes_manifest_is_a_manifest() -> None:
+    (text,) = _blocks("yaml")
+    manifest = parse_manifest(text, Path("/lab/labsync.yaml"))
+    assert len(manifest.artifacts) == 6
+
+
+def _command_lines() -> list[str]:
+    lines = [line.partition("#")[0].strip() for block in _blocks("sh") for line in block.splitlines()]
+    return [line.partition("labsync ")[2] for line in lines if re.match(r"(\S*/)?labsync ", line)]
+
+
+@pytest.mark.parametrize("line", _command_lines())
+def test_each_command_in_the_readme_is_understood(line: str) -> None:
+    words = line.split()
+    command: click.Command = program
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context("labsync", words, resilient_parsing=False).close()
+
+
+def test_the_make_targets_in_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for block in _blocks("sh"):
+        for target in re.findall(r"^make (\w+)$", block, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE)
