@@ -238,6 +238,11 @@ class State:
         sql = "SELECT sha256, key FROM upload WHERE batch = ?"
         return dict(self._database.read(lambda c: c.execute(sql, (batch,)).fetchall()))
 
+    def uploaded_of(self, artifact: str) -> Mapping[str, str]:
+        """Return the keys written so far in every open batch of an artifact, by SHA-256."""
+        sql = "SELECT sha256, key FROM upload JOIN batch USING (batch) WHERE artifact = ?"
+        return dict(self._database.read(lambda c: c.execute(sql, (artifact,)).fetchall()))
+
     def record_upload(self, batch: str, sha256: str, key: str) -> None:
         """Take note that a content lies whole under `key`."""
         sql = "INSERT OR REPLACE INTO upload VALUES (?, ?, ?)"

@@ -35,12 +35,13 @@ from labsync.steps.push import push as push_selected
 from labsync.steps.status import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from labsync.manifest.model import Artifact
     from labsync.manifest.select import Selection
     from labsync.report import ArtifactReport, Skipped
     from labsync.steps.lab import Lab
+    from labsync.steps.outcome import Item
     from labsync.steps.prove import SmokeOptions
     from labsync.steps.pull import Pulled
 
@@ -131,19 +132,17 @@ def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -
 
 def log(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """List the snapshots of the artifacts that the mirror has."""
-    lines = [line for artifact in artifacts for line in inspect.history(lab, artifact)]
-    return finish((), items=lines, requests=_requests(lab))
+    return _each(lab, artifacts, lambda artifact: inspect.history(lab, artifact))
 
 
 def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say where the artifacts are on the disk, whether they are there yet or not."""
-    return finish((), items=[Location(a.name, str(lab.home(a).path)) for a in artifacts])
+    return _each(lab, artifacts, lambda artifact: [Location(artifact.name, str(lab.home(artifact).path))])
 
 
 def url(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say where the artifacts are in the mirror."""
-    items = [inspect.mirror_url(lab, artifact) for artifact in artifacts]
-    return finish((), items=items, requests=_requests(lab))
+    return _each(lab, artifacts, lambda artifact: [inspect.mirror_url(lab, artifact)])
 
 
 def du(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
@@ -260,6 +259,18 @@ def _report(
             errors=tuple(errors),
         )
     )
+
+
+def _each(lab: Lab, artifacts: Sequence[Artifact], look: Callable[[Artifact], Sequence[Item]]) -> Outcome:
+    """Return what a look at each artifact finds; where one cannot be looked at, the others still are."""
+    items: list[Item] = []
+    errors: list[ErrorReport] = []
+    for artifact in artifacts:
+        try:
+            items += look(artifact)
+        except LabsyncError as error:
+            errors.append(ErrorReport.of(error, artifact.name))
+    return finish(errors, items=items, requests=_requests(lab))
 
 
 def _requests(lab: Lab) -> MirrorRequests:

@@ -27,10 +27,10 @@ def stand(name: str, disk: DiskState = "ok", mirror: MirrorState = "ok", reason:
         # `lock` inside another word is not the lock
         ([stand("models/a", "failed", reason="access to `org/blocked` was blocked")], [], ""),
         ([stand("results/r", "conflict")], ["results/r"], "labsync pull results/r"),
-        ([stand("results/r", "ahead"), stand("models/a", "missing")], ["results/r"], "labsync push results/r"),
+        ([stand("results/r", "ahead"), stand("models/a", "behind")], ["results/r"], "labsync push results/r"),
         ([stand("models/a", "modified", reason="`x` damaged: …")], [], "labsync verify --repair"),
         ([stand("models/a", "missing")], [], "labsync pull models/a"),
-        ([stand("models/a", "behind"), stand("models/b", "incomplete")], [], "labsync pull models/a models/b"),
+        ([stand("models/a", "behind"), stand("models/b", "missing")], [], "labsync pull models/a models/b"),
         ([stand(f"models/{n}", "missing") for n in range(4)], [], "labsync pull"),
         ([stand("models/a", mirror="missing")], [], "labsync mirror models/a"),
         ([stand("models/a", mirror="off")], [], ""),

@@ -18,6 +18,7 @@ from labsync.steps.outcome import (
     Action,
     Advice,
     Check,
+    Item,
     Location,
     LockLine,
     Outcome,
@@ -119,7 +120,7 @@ def test_report() -> None:
 
 
 def test_items() -> None:
-    items = [
+    items: list[Item] = [
         Action("models/a", "w\x1b", "origin", ("disk", "mirror"), 1024, "missing on the disk"),
         Action("results/r", "kept", "disk", (), 0, "kept: ahead"),
         SnapshotLine("results/r", "0123456789abcdef", "2026-01-01T00:00:00Z", "box", 2, 10, "head"),

@@ -314,3 +314,16 @@ def test_remembering_without_a_time_takes_now(state: State, tmp_path: Path) -> N
     os.utime(file, ns=(old, old))
     state.remember("file", file.stat(), SHA)
     assert state.known("file", file.stat()) == SHA
+
+
+def test_uploads_of_an_artifact_are_known_whatever_batch_they_were_made_in(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    for artifact, snapshot, batch in (("a", SHA, "1"), ("a", OTHER, "2"), ("b", SHA, "3")):
+        state.open_batch(artifact, snapshot, lambda batch=batch: batch)  # type: ignore[misc]
+    state.record_upload("1", SHA, "one")
+    state.record_upload("2", OTHER, "two")
+    state.record_upload("3", "f" * 64, "three")
+    assert state.uploaded_of("a") == {SHA: "one", OTHER: "two"}
+    assert state.uploaded_of("c") == {}
+    state.close_batches("a")
+    assert state.uploaded_of("a") == {}

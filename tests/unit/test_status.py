@@ -29,7 +29,8 @@ def disk(*, complete: bool = True, **files: str | tuple[str, FoundState]) -> Inv
     found = {}
     for name, value in files.items():
         path = name.replace("__", "/")
-        content, state = (value, "changed") if isinstance(value, str) else value
+        changed: FoundState = "changed"
+        content, state = (value, changed) if isinstance(value, str) else value
         found[path] = Found(entry(path, content), state)
     return Inventory(found, complete=complete)
 
@@ -72,7 +73,7 @@ WANTED = snapshot(a="1", b="2")
         (disk(a="0", b="2"), "modified", "`a` changed here"),
         (disk(a=("0", "damaged"), b="0"), "modified", "`a` damaged: `labsync verify --repair`"),
         (disk(a="0"), "modified", "`a` changed here"),
-        (disk(a=("1", "recorded"), b=("2", "recorded"), complete=False), "incomplete", "an update of it did not end"),
+        (disk(a="1", b="2", complete=False), "incomplete", "an update of it did not end"),
     ],
 )  # fmt: skip
 def test_sourced(inventory: Inventory, state: DiskState, why: str) -> None:

@@ -30,8 +30,8 @@ def test_secrets_are_known_by_name(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "metrics.json", "env", "environment.yaml", "my.env", "aws/notes.txt", "pem", "id_rsa.txt", ".gitignore",
-        "credentials.json.md", "git/config", ".awsome/x",
+        "metrics.json", "env", "environment.yaml", "my.env", "aws/notes.txt", "pem", "id_rsa.txt",
+        ".gitignore",        "credentials.json.md", "git/config", ".awsome/x",
     ],
 )  # fmt: skip
 def test_other_files_are_not_taken_for_secrets(path: str) -> None:

@@ -58,11 +58,17 @@ class PlainBar:
 class TqdmBar:
     """A tqdm bar; in a notebook its widget."""
 
-    def __init__(self, planned: TransferPlanned) -> None:
+    def __init__(self, planned: TransferPlanned, stream: TextIO) -> None:
         from tqdm.auto import tqdm
 
         self._bar = tqdm(
-            total=planned.bytes, desc=planned.title, unit="B", unit_scale=True, unit_divisor=1024, leave=False
+            total=planned.bytes,
+            desc=planned.title,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            leave=False,
+            file=stream,
         )
 
     def advance(self, count: int) -> None:
@@ -91,7 +97,11 @@ class Progress:
                     self._bar.advance(count)
                 case TransferPlanned() if not self._quiet:
                     self._close()
-                    self._bar = TqdmBar(event) if self._stream.isatty() else PlainBar(event, self._stream)
+                    self._bar = (
+                        TqdmBar(event, self._stream)
+                        if self._stream.isatty()
+                        else PlainBar(event, self._stream)
+                    )
                 case TransferEnded():
                     self._close()
                 case _:

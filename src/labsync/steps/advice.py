@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labsync.merge import units
 from labsync.steps.outcome import Advice
 
 if TYPE_CHECKING:
@@ -32,22 +31,22 @@ def advise(lab: Lab, reports: Sequence[ArtifactReport]) -> Advice:
 
 
 def _unpushed(lab: Lab, artifact: Artifact) -> list[FileEntry]:
-    base = lab.base(artifact)
-    known = {entry.sha256 for entry in base} if base else set()
-    if lab.has_mirror:
-        # Not the base alone: another box may have pushed the same, and a conflict's loser is kept, too.
-        known = set(lab.view.contents(artifact.name))
     found = lab.home(artifact).inventory(rehash=False).files
-    fresh = {path: f.entry for path, f in found.items() if f.entry.sha256 not in known}
+    if lab.has_mirror:
+        stored = _stored(lab, artifact)
+        return [f.entry for f in found.values() if f.entry.sha256 not in stored]
+    known = set(lab.base(artifact) or ())
+    # An older checkpoint was pushed when labsync has a record of it.
+    settled = ("recorded",) if artifact.kind == "checkpoints" else ()
+    return [f.entry for f in found.values() if f.entry not in known and f.state not in settled]
+
+
+def _stored(lab: Lab, artifact: Artifact) -> set[str]:
+    """Return the contents that the mirror has, losers of conflicts and older checkpoints too."""
     if artifact.kind != "checkpoints":
-        return list(fresh.values())
-    return [
-        found[path].entry
-        for members in units(found).values()
-        if any(found[path].state != "recorded" for path in members)
-        for path in members
-        if path in fresh
-    ]
+        return set(lab.view.contents(artifact.name))
+    indexes = (index for _, index in lab.view.history(artifact.name))
+    return {located.entry.sha256 for index in indexes for located in index.files}
 
 
 def next_command(reports: Sequence[ArtifactReport], at_risk: Sequence[str]) -> str:

@@ -71,10 +71,10 @@ class Carried:
 def prepare(lab: Lab, artifact: Artifact, goal: Goal, home: Home | None) -> Task:
     """Plan a goal; where content must be written, into a batch that is journalled before its first byte."""
     if goal.to_mirror and any(entry.sha256 not in goal.mirrored for entry in goal.wanted):
-        batch = lab.state.open_batch(
-            artifact.name, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc))
-        )
-        done = {sha256: Ref(key) for sha256, key in lab.state.uploaded(batch).items()}
+        memory = lab.memory_key(artifact)
+        batch = lab.state.open_batch(memory, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc)))
+        # Of every batch that was not finished: what is wanted may have changed since one was stopped.
+        done = {sha256: Ref(key) for sha256, key in lab.state.uploaded_of(memory).items()}
         prefix = f"{artifact.name}/{batch}/"
         goal = replace(goal, mirrored={**done, **goal.mirrored}, key_prefix=prefix)
     return Task(artifact, goal, make_plan(goal), home)

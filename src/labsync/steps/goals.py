@@ -8,14 +8,13 @@ from labsync.errors import NotFoundError, UsageError
 from labsync.mirrors.base import HeadName
 from labsync.places import Ref
 from labsync.plan import NO_FILES, Goal
-from labsync.snapshot import ABBREVIATION
+from labsync.snapshot import ABBREVIATION, Snapshot
 
 if TYPE_CHECKING:
     from labsync.lock import LockedArtifact
     from labsync.manifest.model import Artifact
     from labsync.mirrors.base import Index
     from labsync.places import Inventory
-    from labsync.snapshot import Snapshot
     from labsync.steps.lab import Lab
 
 
@@ -54,6 +53,16 @@ def mirrored(lab: Lab, artifact: Artifact, wanted: Snapshot) -> dict[str, Ref]:
     if head is not None and head.snapshot == wanted.id:
         return {file.entry.sha256: file.ref for file in lab.view.index(head.index).files}
     return lab.view.contents(artifact.name)
+
+
+def within(artifact: Artifact, snapshot: Snapshot) -> Snapshot:
+    """Return the part of a made artifact's snapshot that the manifest still wants on this disk.
+
+    A snapshot in the mirror may be older than the manifest's `include` and `exclude`.
+    """
+    if artifact.filter.is_open:
+        return snapshot
+    return Snapshot.of(entry for entry in snapshot if artifact.filter.keeps(entry.path))
 
 
 def find_index(lab: Lab, artifact: Artifact, prefix: str) -> Index:

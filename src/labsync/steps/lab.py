@@ -117,13 +117,14 @@ class Lab:
 
         What passed between this disk and another mirror says nothing about this one.
         """
-        return self.state.base(self._base_key(artifact))
+        return self.state.base(self.memory_key(artifact))
 
     def set_base(self, artifact: Artifact, snapshot: Snapshot) -> None:
         """Keep the snapshot just pulled or pushed."""
-        self.state.set_base(self._base_key(artifact), snapshot)
+        self.state.set_base(self.memory_key(artifact), snapshot)
 
-    def _base_key(self, artifact: Artifact) -> str:
+    def memory_key(self, artifact: Artifact) -> str:
+        """Return the key of what this disk remembers of an artifact in this mirror: base and uploads."""
         return f"{artifact.name} {self._mirror_address}"
 
     def origin(self, artifact: Artifact) -> Origin:

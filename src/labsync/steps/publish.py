@@ -40,4 +40,4 @@ def publish_sourced(lab: Lab, artifact: Artifact, located: tuple[Located, ...]) 
     if head is not None and head.snapshot == index.snapshot.id:
         return
     publish(lab, name, index, head)
-    lab.state.close_batches(artifact.name)
+    lab.state.close_batches(lab.memory_key(artifact))

@@ -15,7 +15,7 @@ from labsync.snapshot import Snapshot
 from labsync.steps.carry import Carried, Task, carry_out, prepare
 from labsync.steps.conflicts import pull_conflict
 from labsync.steps.fetched import drop
-from labsync.steps.goals import find_index, sourced_goal
+from labsync.steps.goals import find_index, sourced_goal, within
 from labsync.steps.publish import publish_sourced
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _wanted(lab: Lab, selection: Selection) -> Index | None:
 def _made_goal(lab: Lab, selection: Selection, wanted: Index, home: Home) -> Goal:
     return Goal(
         selection.artifact.name,
-        wanted.snapshot,
+        within(selection.artifact, wanted.snapshot),
         disk=home.inventory(rehash=False),
         mirrored={located.entry.sha256: located.ref for located in wanted.files},
         base=lab.base(selection.artifact),

@@ -15,7 +15,7 @@ from labsync.report import NOTHING_MOVED, ErrorReport, Skipped, Transferred
 from labsync.snapshot import EMPTY, Snapshot
 from labsync.steps.carry import Task, carry_out, prepare
 from labsync.steps.conflicts import push_conflict
-from labsync.steps.goals import mirrored
+from labsync.steps.goals import mirrored, within
 from labsync.steps.publish import new_index, publish, publish_sourced
 from labsync.steps.settled import settle
 
@@ -141,6 +141,7 @@ def _push_results(
     lab: Lab, artifact: Artifact, home: Home, mine: Snapshot, pushed: Pushed, *, prune: bool
 ) -> None:
     base = lab.base(artifact)
+    base = within(artifact, base) if base is not None else None
     if prune and not lab.options.force:
         _refuse_mass_prune(artifact, mine, base)
     for _ in range(ROUNDS):
@@ -165,7 +166,7 @@ def _push_results(
             home.finish(merge.snapshot)
         if not lab.options.dry_run:
             lab.set_base(artifact, merge.base)
-            lab.state.close_batches(artifact.name)
+            lab.state.close_batches(lab.memory_key(artifact))
         return
     raise ConflictError(
         f"the head of `{artifact.name}` moved {ROUNDS} times while this box pushed",
@@ -199,11 +200,12 @@ def _keep_loser(
 def _push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
     """Push each complete unit that the mirror does not know yet, the oldest first."""
     head, base = lab.view.newest(artifact.name), lab.base(artifact)
+    base = within(artifact, base) if base is not None else None
     known = _known_units(lab, artifact, head)
     waiting = [unit for unit in found if unit.id not in known]
     if not waiting:
         return
-    if head is not None and not lab.options.force and (base is None or base.id != head.snapshot):
+    if head is not None and not lab.options.force and base != _newest_unit(lab, artifact, head):
         raise _unit_conflict(lab, artifact, home, waiting[-1], pushed)
     contents = lab.view.contents(artifact.name)
     for unit in waiting:
@@ -216,7 +218,11 @@ def _push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsh
             raise _unit_conflict(lab, artifact, home, unit, pushed) from None
         home.finish(unit)
         lab.set_base(artifact, unit)
-        lab.state.close_batches(artifact.name)
+        lab.state.close_batches(lab.memory_key(artifact))
+
+
+def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:
+    return within(artifact, lab.view.index(head.index).snapshot)
 
 
 def _known_units(lab: Lab, artifact: Artifact, head: Head | None) -> set[str]:

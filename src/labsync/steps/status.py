@@ -11,6 +11,7 @@ from labsync.mirrors.base import HeadName
 from labsync.names import escape
 from labsync.report import ArtifactReport, DiskState, ErrorReport, MirrorState, Skipped
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
+from labsync.steps.goals import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,13 +167,14 @@ def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
     head = lab.view.newest(artifact.name) if lab.has_mirror else None
     # A mirror that has no head has lost what was pushed, or is another one: nothing is safe there.
     base = lab.base(artifact) if head is not None or not lab.has_mirror else None
-    theirs = lab.view.index(head.index).snapshot if head else None
+    base = within(artifact, base) if base is not None else None
+    theirs = within(artifact, lab.view.index(head.index).snapshot) if head else None
     judge = checkpoint_state if artifact.kind == "checkpoints" else made_state
     disk, reason = judge(base, theirs, inventory)
     mirror = _made_mirror(lab, artifact, disk, theirs)
     here = Snapshot.of(found.entry for found in inventory.files.values())
     report = ArtifactReport(
-        artifact.name, theirs.id if theirs else "", disk, mirror, len(here), here.size, reason
+        artifact.name, head.snapshot if head else "", disk, mirror, len(here), here.size, reason
     )
     errors = _damage(artifact, base or EMPTY, inventory) if rehash else ()
     return Stand(report, errors, inventory.skipped)

@@ -1,0 +1,109 @@
+"""The mirror as one command sees it: asked once, remembered by marks, walked from head to parent."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from labsync.errors import NotFoundError
+from labsync.mirrors.base import Head, HeadName, Index, Located
+from labsync.mirrors.memory import MemoryMirror
+from labsync.names import ArtifactName
+from labsync.snapshot import FileEntry
+from labsync.state import State
+from labsync.steps.mirror_view import MirrorView
+
+RUNS = ArtifactName("results/runs")
+
+
+def _index(*contents: str, parent: str = "") -> Index:
+    located = []
+    for content in contents:
+        entry = FileEntry(content, hashlib.sha256(content.encode()).hexdigest(), len(content))
+        located.append(Located(entry, f"results/runs/batch/{content}"))
+    return Index(RUNS, tuple(located), parent=parent, time="2026-01-01T00:00:00Z", host="box")
+
+
+def _conflict(content: str) -> str:
+    return HeadName.conflict(RUNS, _index(content).snapshot.id).label
+
+
+@pytest.fixture
+def mirror() -> MemoryMirror:
+    return MemoryMirror()
+
+
+@pytest.fixture
+def state() -> State:
+    return State(Path(":memory:"))
+
+
+def _publish(mirror: MemoryMirror, index: Index, expected: Head | None = None, label: str = "") -> Head:
+    return mirror.publish(HeadName(RUNS, label), index, expected)
+
+
+def test_heads_are_listed_once_and_again_after_a_refresh(mirror: MemoryMirror, state: State) -> None:
+    view = MirrorView(mirror, state)
+    assert view.newest(RUNS) is None
+    head = _publish(mirror, _index("a"))
+    assert view.newest(RUNS) is None
+    view.refresh()
+    assert view.newest(RUNS) == head
+    assert mirror.requests().LIST == 2
+
+
+def test_an_unchanged_head_and_its_index_are_never_fetched_again(mirror: MemoryMirror, state: State) -> None:
+    head = _publish(mirror, _index("a"))
+    first = MirrorView(mirror, state)
+    assert first.newest(RUNS) == head
+    index = first.index(head.index)
+    asked = mirror.requests().GET
+    second = MirrorView(mirror, state)
+    assert second.newest(RUNS) == head
+    assert second.index(head.index) == index
+    assert asked == mirror.requests().GET
+
+
+def test_a_moved_head_is_fetched(mirror: MemoryMirror, state: State) -> None:
+    head = _publish(mirror, _index("a"))
+    assert MirrorView(mirror, state).newest(RUNS) == head
+    moved = _publish(mirror, _index("b", parent=head.index), head)
+    assert MirrorView(mirror, state).newest(RUNS) == moved
+
+
+def test_what_was_published_here_is_known_without_asking(mirror: MemoryMirror, state: State) -> None:
+    view = MirrorView(mirror, state)
+    assert view.newest(RUNS) is None
+    head = _publish(mirror, _index("a"))
+    view.remember(head)
+    asked = mirror.requests()
+    assert view.newest(RUNS) == head
+    assert mirror.requests() == asked
+
+
+def test_contents_are_those_of_every_head(mirror: MemoryMirror, state: State) -> None:
+    first = _publish(mirror, _index("a"))
+    _publish(mirror, _index("b"), first)
+    loser = _publish(mirror, _index("c"), label=_conflict("c"))
+    view = MirrorView(mirror, state)
+    assert sorted(ref.location[-1] for ref in view.contents(RUNS).values()) == ["b", "c"]
+    assert view.contents(ArtifactName("results/other")) == {}
+    assert [name.label for name in view.conflicts(RUNS)] == [loser.name.label]
+
+
+def test_history_walks_from_the_newest_to_the_first_then_to_the_losers(
+    mirror: MemoryMirror, state: State
+) -> None:
+    first = _publish(mirror, _index("a"))
+    second = _publish(mirror, _index("b", parent=first.index), first)
+    third = _publish(mirror, _index("c", parent=second.index), second)
+    loser = _publish(mirror, _index("x", parent=second.index), label=_conflict("x"))
+    found = [index_id for index_id, _ in MirrorView(mirror, state).history(RUNS)]
+    assert found == [third.index, second.index, first.index, loser.index]
+
+
+def test_an_index_that_is_gone_is_not_an_empty_one(mirror: MemoryMirror, state: State) -> None:
+    with pytest.raises(NotFoundError):
+        MirrorView(mirror, state).index("0" * 64)
