@@ -125,7 +125,8 @@ def test_each_command_in_the_readme_is_understood(line: str) -> None:
     command: click.Command = program
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    command.make_context("labsync", words, resilient_parsing=False).close()
+    parent = click.Context(program, info_name="labsync", help_option_names=["-h", "--help"])
+    command.make_context(command.name or "", words, parent=parent).close()
 
 
 def test_the_make_targets_in_the_readme_exist() -> None:

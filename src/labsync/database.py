@@ -181,4 +181,5 @@ class Database:
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
     # SQLITE_CORRUPT and SQLITE_NOTADB come as DatabaseError itself, everything else as a subclass;
     # `sqlite_errorcode` would say it outright, but only from Python 3.11 on.
-    return type(error) is sqlite3.DatabaseError
+    # A table that is not there although the version says so is damage as well.
+    return type(error) is sqlite3.DatabaseError or "no such " in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from labsync.artifact_locks import hold
 from tests.fakes.box import Box
+from tests.fakes.http_faults import Fault
 from tests.fakes.live import Trickle, assert_sound, assert_whole, digest, parts, start, stop, until
 
 if TYPE_CHECKING:
@@ -101,6 +103,36 @@ def test_a_signal_in_bootstrap_is_in_its_report_and_ends_it(box: Box, origin: Tr
     origin.release.set()
     again = box.labsync("bootstrap")
     assert again.code == 0, again.messages
+
+
+def test_a_second_signal_does_not_wait_for_a_connection_that_stalls(box: Box, origin: Trickle) -> None:
+    origin.release.set()
+    origin.fault(Fault("/big.bin", method="GET", stall_after=0))
+    asked = len(origin.requests)
+    child = start(box, "pull", "checkpoints")
+    until(lambda: any(r.path == "/big.bin" for r in origin.requests[asked:]), child)
+    child.send_signal(signal.SIGINT)
+    for _ in range(100):  # twenty seconds at most: a stall is noticed after thirty
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.2)
+            break
+        child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=20)
+    assert child.returncode == 143
+    origin.faults.clear()
+    assert box.labsync("pull", "checkpoints").code == 0
+    assert box.labsync("verify", "checkpoints").code == 0
+    assert parts(box) == []
+
+
+def test_under_nohup_a_hangup_is_ignored(box: Box, origin: Trickle) -> None:
+    child = start(box, "pull", "checkpoints", through=("nohup",))
+    until(origin.flowing.is_set, child)
+    child.send_signal(signal.SIGHUP)
+    origin.release.set()
+    out, err = child.communicate(timeout=30)
+    assert child.returncode == 0, err
+    assert out
 
 
 def test_two_on_one_artifact_name_the_process_and_its_command(box: Box, origin: Trickle) -> None:

@@ -195,7 +195,7 @@ def test_what_a_conflict_kept_is_safe_and_not_advised_to_be_pushed_again(box: Bo
     assert box.labsync("push").code == 11
     advice = box.labsync("status").lines[0]
     assert advice["at_risk_files"] == 0
-    assert advice["next_command"] == "labsync pull results/runs"
+    assert advice["next_command"].startswith("labsync pull results/runs --force")
     assert box.labsync("pull", "tuned").code == 0
     stood = box.labsync("status", "tuned")
     assert stood.code == 0

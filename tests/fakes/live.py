@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 LIMIT = 30.0  # seconds: only a broken labsync reaches it
 
 
-def start(box: Box, *args: str) -> subprocess.Popen[str]:
-    """Start labsync in a box; every command gets `--json`."""
+def start(box: Box, *args: str, through: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start labsync in a box, `through` another program if need be; every command gets `--json`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "labsync", *args, "--json"],
+        [*through, sys.executable, "-m", "labsync", *args, "--json"],
         cwd=box.root,
         env={**os.environ, **box.env},
         stdin=subprocess.DEVNULL,

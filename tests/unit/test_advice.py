@@ -26,7 +26,8 @@ def stand(name: str, disk: DiskState = "ok", mirror: MirrorState = "ok", reason:
         ([stand("models/a", "failed", reason="`labsync lock` resolves it")], [], "labsync lock"),
         # `lock` inside another word is not the lock
         ([stand("models/a", "failed", reason="access to `org/blocked` was blocked")], [], ""),
-        ([stand("results/r", "conflict")], ["results/r"], "labsync pull results/r"),
+        ([stand("results/r", "conflict")], ["results/r"],
+         "labsync pull results/r --force (theirs; yours is set aside) or labsync push results/r --force (yours)"),
         ([stand("results/r", "ahead"), stand("models/a", "behind")], ["results/r"], "labsync push results/r"),
         ([stand("models/a", "modified", reason="`x` damaged: …")], [], "labsync verify --repair"),
         ([stand("models/a", "missing")], [], "labsync pull models/a"),
@@ -38,3 +39,8 @@ def stand(name: str, disk: DiskState = "ok", mirror: MirrorState = "ok", reason:
 )  # fmt: skip
 def test_next_command(reports: list[ArtifactReport], at_risk: list[str], command: str) -> None:
     assert next_command(reports, at_risk) == command
+
+
+def test_made_artifacts_are_never_advised_to_be_mirrored_from_an_origin() -> None:
+    reports = [stand("results/r", mirror="missing"), stand("results/s", "failed", "missing")]
+    assert next_command(reports, [], {"results/r", "results/s"}) == ""

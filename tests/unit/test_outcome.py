@@ -73,16 +73,16 @@ def test_actions_name_every_path_its_source_its_targets_and_the_reason() -> None
 
 
 def test_no_conflict_where_nothing_is_kept_or_only_ahead() -> None:
-    assert pull_conflict(Plan(RUNS)) is None
-    assert pull_conflict(Plan(RUNS, kept=(Kept(RUNS, "x", "ahead"),))) is None
+    assert pull_conflict(Plan(RUNS), "head") is None
+    assert pull_conflict(Plan(RUNS, kept=(Kept(RUNS, "x", "ahead"),)), "head") is None
 
 
 def test_a_conflict_of_a_pull_names_three_paths_and_the_way_out() -> None:
     kept = tuple(Kept(RUNS, f"{name}\x1b", "conflict") for name in "abcde")
-    error = pull_conflict(Plan(RUNS, kept=kept))
+    error = pull_conflict(Plan(RUNS, kept=kept), "head")
     assert isinstance(error, ConflictError)
     assert error.what == (
-        "`a\\x1b`, `b\\x1b`, `c\\x1b` and 2 more of `results/runs` changed here and should be something else"
+        "`a\\x1b`, `b\\x1b`, `c\\x1b` and 2 more of `results/runs` was changed here and differs from the head"
     )
     assert "`labsync pull results/runs --force`" in error.hint
     assert error.path == "a\x1b"

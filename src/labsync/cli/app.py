@@ -13,7 +13,7 @@ from click.shell_completion import shell_complete
 
 from labsync import __version__
 from labsync.cli import commands
-from labsync.errors import ExitCode, InterruptedRunError, LabsyncError, UsageError
+from labsync.errors import InterruptedRunError, LabsyncError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,18 +44,28 @@ for command in commands.ALL:
 
 def main() -> NoReturn:
     """Run the program and exit with its documented code."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _stop)
-    code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _reader_gone()
-    sys.exit(code)
+    stopper = _Stopper()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # `nohup` and shells' background jobs ignore some
+            signal.signal(signum, stopper)
+    sys.exit(run(sys.argv[1:]))
 
 
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  a handler's signature
-    raise _SignalledError(signum)
+class _Stopper:
+    """A handler of signals: the first asks for a clean stop, a second one ends the process at once.
+
+    A clean stop may have to wait for a connection that stalls; ending at once harms nothing, for
+    every file is whole at every instant.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002  a handler's signature
+        if self._asked:
+            os._exit(128 + signum)
+        self._asked = True
+        raise _SignalledError(signum)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -71,8 +81,6 @@ def run(argv: Sequence[str]) -> int:
         return _report(error, as_json=as_json)
     except (KeyboardInterrupt, click.Abort) as stop:
         return _interrupted(stop, as_json=as_json)
-    except BrokenPipeError:
-        return _reader_gone()
     except Exception as error:  # noqa: BLE001  the last border: a bug of ours must end with its code, too
         return _bug(error, as_json=as_json)
 
@@ -86,14 +94,6 @@ def _invoke(argv: Sequence[str]) -> int:
         return shell_complete(program, {}, "labsync", "_LABSYNC_COMPLETE", instruction)
     with program.make_context("labsync", list(argv) or ["--help"]) as context:
         return int(program.invoke(context) or 0)
-
-
-def _reader_gone() -> int:
-    """End in silence when whoever read our output has gone, as `labsync log | head` means it."""
-    # What is still buffered has nowhere to go; Python would complain about it at exit
-    # (https://docs.python.org/3/library/signal.html#note-on-sigpipe).
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
-    return int(ExitCode.OK)
 
 
 def _usage(error: click.ClickException) -> UsageError:
@@ -123,11 +123,11 @@ def _report(error: LabsyncError, *, as_json: bool, code: int | None = None) -> i
     from dataclasses import replace
 
     from labsync.render import json, text
+    from labsync.render.output import put
     from labsync.report import ErrorReport, Report
 
     reported = replace(ErrorReport.of(error), code=int(error.exit_code) if code is None else code)
-    for line in text.all_error_lines([reported]):
-        print(line, file=sys.stderr)
+    put(sys.stderr, text.all_error_lines([reported]))
     if as_json:
-        print(json.report_line(Report(exit_code=reported.code, errors=(reported,))))
+        put(sys.stdout, [json.report_line(Report(exit_code=reported.code, errors=(reported,)))])
     return reported.code

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from labsync.manifest.model import Artifact, Manifest
     from labsync.manifest.select import Selection
     from labsync.steps.lab import Lab
-    from labsync.steps.outcome import Outcome
+    from labsync.steps.outcome import Item, Outcome
 
 T = TypeVar("T")
 
@@ -129,19 +131,25 @@ def artifacts(lab: Lab, selectors: Sequence[str]) -> list[Artifact]:
 
 
 def emit(outcome: Outcome, common: Common) -> int:
-    """Print a command's value and return its exit code."""
+    """Print a command's value and return its exit code, whether anybody still reads or not."""
     from labsync.render import json, text
+    from labsync.render.output import put
 
-    if common.as_json:
-        for line in json.lines(outcome):
-            print(line)
-    else:
-        for line in text.lines(outcome):
-            print(line)
-        for line in text.all_error_lines(outcome.report.errors):
-            print(line, file=sys.stderr)
-    sys.stdout.flush()
+    outcome = replace(outcome, items=tuple(_with_manifest(item, common) for item in outcome.items))
+    put(sys.stdout, json.lines(outcome) if common.as_json else text.lines(outcome))
+    if not common.as_json:
+        put(sys.stderr, text.all_error_lines(outcome.report.errors))
     return outcome.report.exit_code
+
+
+def _with_manifest(item: Item, common: Common) -> Item:
+    """Return the advice with `-m`, where the person typed it, so that the command can be pasted."""
+    from labsync.steps.outcome import Advice
+
+    if not common.manifest or not isinstance(item, Advice) or not item.next_command:
+        return item
+    option = f" -m {shlex.quote(common.manifest)}"
+    return replace(item, next_command=re.sub(r"(?= \(|$)", option, item.next_command))
 
 
 class SelectorType(click.ParamType[str]):

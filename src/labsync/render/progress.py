@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from labsync.events import BytesMoved, FileDone, Note, StageStarted, TransferEnded, TransferPlanned
+from labsync.render.output import silence
 from labsync.render.text import size
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class TqdmBar:
         self._bar.close()
 
 
+def _bar(planned: TransferPlanned, stream: TextIO) -> Bar:
+    return TqdmBar(planned, stream) if stream.isatty() else PlainBar(planned, stream)
+
+
 class Progress:
     """The observer of the command line."""
 
@@ -90,22 +95,24 @@ class Progress:
         self._bar: Bar | None = None
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event; that nobody reads any more stops no transfer."""
         with self._lock:
-            match event:
-                case BytesMoved(count) if self._bar:
-                    self._bar.advance(count)
-                case TransferPlanned() if not self._quiet:
-                    self._close()
-                    self._bar = (
-                        TqdmBar(event, self._stream)
-                        if self._stream.isatty()
-                        else PlainBar(event, self._stream)
-                    )
-                case TransferEnded():
-                    self._close()
-                case _:
-                    self._say(self._sentence(event))
+            try:
+                self._show(event)
+            except BrokenPipeError:
+                silence(self._stream)
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case BytesMoved(count) if self._bar:
+                self._bar.advance(count)
+            case TransferPlanned() if not self._quiet:
+                self._close()
+                self._bar = _bar(event, self._stream)
+            case TransferEnded():
+                self._close()
+            case _:
+                self._say(self._sentence(event))
 
     def _sentence(self, event: Event) -> str:
         match event:

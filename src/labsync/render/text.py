@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,15 +46,25 @@ def error_lines(error: ErrorReport) -> Iterator[str]:
         yield f"hint: {escape(error.hint)}"
 
 
+ALIKE = 3  # errors that differ in the file alone are shown up to this many
+
+
 def all_error_lines(errors: Sequence[ErrorReport]) -> Iterator[str]:
-    """Yield the lines of all errors; what befell several artifacts is said once, with their names."""
+    """Yield the lines of all errors; what befell several artifacts or many files is said once."""
     groups: dict[tuple[int, str, str], list[ErrorReport]] = {}
     for error in errors:
         groups.setdefault((error.code, error.message, error.hint), []).append(error)
-    for (_, message, _), group in groups.items():
-        names = [error.artifact for error in group if error.artifact and error.artifact not in message]
-        about = f" ({', '.join(dict.fromkeys(names))})" if names else ""
-        yield from error_lines(replace(group[0], message=f"{message}{about}"))
+    shown: Counter[tuple[int, str, str]] = Counter()
+    for (code, message, hint), group in groups.items():
+        alike = (code, group[0].artifact, hint)
+        shown[alike] += 1
+        if shown[alike] <= ALIKE or not group[0].path:
+            names = [error.artifact for error in group if error.artifact and error.artifact not in message]
+            about = f" ({', '.join(dict.fromkeys(names))})" if names else ""
+            yield from error_lines(replace(group[0], message=f"{message}{about}"))
+    for (_, artifact, _), count in shown.items():
+        if count > ALIKE:
+            yield f"error: {count - ALIKE} more files of `{artifact}` alike; `--json` lists them all"
 
 
 def item_lines(items: Sequence[Item]) -> Iterator[str]:
@@ -98,8 +109,12 @@ def _advice(advice: Advice) -> Iterator[str]:
             f"if this box died now: {advice.at_risk_files} files, {size(advice.at_risk_bytes)} "
             f"would be lost ({names})"
         )
-    else:
+    elif not advice.unknown:
         yield "if this box died now: nothing made here would be lost"
+    if advice.unknown:
+        yield f"unknown, because it could not be looked at: {', '.join(advice.unknown)}"
+    if advice.embedded and advice.at_risk_files:
+        yield "the mirror is on this machine, too: name a bucket with `mirror:` in the manifest"
     if advice.next_command:
         yield f"next: {advice.next_command}"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labsync.steps.outcome import Advice
+from labsync.steps.writers import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from labsync.manifest.model import Artifact
     from labsync.report import ArtifactReport
@@ -18,20 +19,37 @@ AT_RISK = ("ahead", "conflict", "modified")
 
 
 def advise(lab: Lab, reports: Sequence[ArtifactReport]) -> Advice:
-    """Return the advice for these reports; looks at the disk only for what is not pushed."""
+    """Return the advice for these reports; looks at the disk only for what is not pushed.
+
+    While the mirror lies in the manifest's own folder nothing that was made here is safe.
+    """
     files: list[FileEntry] = []
-    names = []
+    names, unknown = [], []
+    made = {artifact.name for artifact in lab.manifest.artifacts if artifact.is_made}
     for report in reports:
-        artifact = lab.manifest.by_name[report.name]
-        if artifact.is_made and report.disk in AT_RISK:
-            fresh = _unpushed(lab, artifact)
+        if report.name not in made:
+            continue
+        if report.disk == "failed":
+            unknown.append(report.name)
+        elif lab.mirror_is_embedded or report.disk in AT_RISK:
+            fresh = _unpushed(lab, lab.manifest.by_name[report.name])
             files += fresh
             names += [report.name] if fresh else []
-    return Advice(len(files), sum(entry.size for entry in files), tuple(names), next_command(reports, names))
+    return Advice(
+        len(files),
+        sum(entry.size for entry in files),
+        tuple(names),
+        next_command(reports, names, made),
+        tuple(unknown),
+        lab.mirror_is_embedded and bool(made),
+    )
 
 
 def _unpushed(lab: Lab, artifact: Artifact) -> list[FileEntry]:
-    found = lab.home(artifact).inventory(rehash=False).files
+    everything = lab.home(artifact).inventory(rehash=False).files
+    found = {path: f for path, f in everything.items() if not is_secret(path)}
+    if lab.mirror_is_embedded:
+        return [f.entry for f in found.values()]
     if lab.has_mirror:
         stored = _stored(lab, artifact)
         return [f.entry for f in found.values() if f.entry.sha256 not in stored]
@@ -49,19 +67,28 @@ def _stored(lab: Lab, artifact: Artifact) -> set[str]:
     return {located.entry.sha256 for index in indexes for located in index.files}
 
 
-def next_command(reports: Sequence[ArtifactReport], at_risk: Sequence[str]) -> str:
-    """Return the one command to type next, empty when everything is as it should be."""
-    states = {report.disk for report in reports}
+def next_command(
+    reports: Sequence[ArtifactReport], at_risk: Sequence[str], made: Collection[str] = frozenset()
+) -> str:
+    """Return the one command to type next, empty when everything is as it should be.
+
+    `at_risk` names what would be lost, `made` all that is made here. A conflict has two, between which a person chooses.
+    """
+    by_state: dict[str, list[str]] = {}
+    for report in reports:
+        by_state.setdefault(report.disk, []).append(report.name)
     if any(report.disk == "failed" and "labsync lock" in report.reason for report in reports):
         return "labsync lock"
-    if "conflict" in states:
-        return f"labsync pull {next(r.name for r in reports if r.disk == 'conflict')}"
-    if at_risk:
-        return f"labsync push {' '.join(at_risk)}"
+    if conflicts := by_state.get("conflict"):
+        name = conflicts[0]
+        return (
+            f"labsync pull {name} --force (theirs; yours is set aside) or labsync push {name} --force (yours)"
+        )
+    if ahead := [name for name in by_state.get("ahead", ()) if name in at_risk]:
+        return f"labsync push {' '.join(ahead)}"
     if any("damaged" in report.reason for report in reports):
         return "labsync verify --repair"
-    if states & {"missing", "behind", "incomplete"}:
-        wanting = [r.name for r in reports if r.disk in ("missing", "behind", "incomplete")]
+    if wanting := [r.name for r in reports if r.disk in ("missing", "behind", "incomplete")]:
         return "labsync pull" if len(wanting) > 3 else f"labsync pull {' '.join(wanting)}"
-    lacking = [report.name for report in reports if report.mirror == "missing"]
+    lacking = [r.name for r in reports if r.mirror == "missing" and r.name not in made and r.disk != "failed"]
     return f"labsync mirror {' '.join(lacking[:3])}" if lacking else ""

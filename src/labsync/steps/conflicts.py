@@ -18,15 +18,15 @@ def _some(paths: tuple[str, ...]) -> str:
     return first if len(paths) <= 3 else f"{first} and {len(paths) - 3} more"
 
 
-def pull_conflict(plan: Plan) -> ConflictError | None:
+def pull_conflict(plan: Plan, wanted: str) -> ConflictError | None:
     """Return the conflict of a pull that kept the user's files, None when there is none."""
     paths = tuple(kept.path for kept in plan.kept if kept.reason == "conflict")
     if not paths:
         return None
     name = plan.artifact
     return ConflictError(
-        f"{_some(paths)} of `{name}` changed here and should be something else",
-        safe="your files are kept as they are; all other files were updated",
+        f"{_some(paths)} of `{name}` was changed here and differs from the {wanted}",
+        safe="your files are kept as they are",
         hint=f"`labsync pull {name} --force` takes the other content and sets yours aside",
         artifact=name,
         path=paths[0],

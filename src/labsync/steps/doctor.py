@@ -68,7 +68,11 @@ def _disk(lab: Lab) -> Check:
 def _mirror(lab: Lab) -> Check:
     if not lab.has_mirror:
         return Check("mirror", "warning", "not asked, because of `--offline`")
-    heads = lab.mirror.heads()
+    try:
+        heads = lab.mirror.heads()
+    except LabsyncError as error:
+        lab.mirror_error = error  # said once; the looks that follow do without
+        raise
     return Check("mirror", "ok", f"{lab.mirror.url} answers, {len(heads)} heads")
 
 

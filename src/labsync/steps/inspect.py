@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 def history(lab: Lab, artifact: Artifact) -> list[SnapshotLine]:
     """Return the artifact's snapshots in the mirror, the newest first."""
     if artifact.is_made:
-        labels = {
-            head.index: name.label
-            for name in lab.view.names(artifact.name)
-            if (head := lab.view.head(name)) is not None
-        }
+        labels: dict[str, list[str]] = {}
+        for name in lab.view.names(artifact.name):
+            if head := lab.view.head(name):
+                labels.setdefault(head.index, []).append(name.label or "head")
         return [
-            _line(artifact, index, labels.get(index_id, "") or ("head" if index_id in labels else ""))
+            _line(artifact, index, " ".join(labels.get(index_id, ())))
             for index_id, index in lab.view.history(artifact.name)
         ]
     lines = []
@@ -87,6 +86,8 @@ def usage(lab: Lab, artifacts: Sequence[Artifact]) -> tuple[list[Usage], list[Er
             "the only copy of what was made here, unless `mirror:` names another",
         ),
         ("stage", state / "stage", "parts of transfers; may be deleted when no labsync runs"),
+        ("fetched", state / "fetched", "read by `labsync lock`, for the next `labsync pull`"),
+        ("git", state / "git", "scratch repositories; may be deleted when no labsync runs"),
         ("set aside", state / "aside", "your own files that `--force` replaced; yours to delete"),
         ("environments", home_dir(lab.options.env) / "envs", "built again by `labsync env build`"),
     ]

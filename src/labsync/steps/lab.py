@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from labsync.events import Observer
     from labsync.lock import Lock, LockedArtifact
     from labsync.manifest.model import Artifact, Manifest
-    from labsync.mirrors.base import Mirror
+    from labsync.mirrors.base import Head, Mirror
     from labsync.origins.base import Origin
     from labsync.settings import Options
     from labsync.snapshot import Snapshot
@@ -68,6 +68,19 @@ class Lab:
         """The project's mirror."""
         known = self.state.get("conditional", self._mirror_address) is not None
         return open_mirror(self.manifest.mirror, True if known else None)
+
+    @property
+    def mirror_is_embedded(self) -> bool:
+        """Say whether the mirror lies in the manifest's own folder, and dies with it."""
+        return self.manifest.mirror.url.startswith(f"{EMBEDDED}{self.manifest.state_dir}/")
+
+    def is_settled(self, head: Head) -> bool:
+        """Say whether the person at this box has chosen against the loser of a conflict."""
+        return self.state.get("settled", f"{self._mirror_address} {head.name}") == head.snapshot.encode()
+
+    def settle(self, head: Head) -> None:
+        """Remember that the person chose against the loser of a conflict."""
+        self.state.put("settled", f"{self._mirror_address} {head.name}", head.snapshot.encode())
 
     def reach_mirror(self) -> tuple[ErrorReport, ...]:
         """List the mirror's heads; when that fails, go on without it and return the one error."""

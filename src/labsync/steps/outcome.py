@@ -80,12 +80,18 @@ class LockLine:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a tired person needs first: what would be lost now, and the next command."""
+    """What a tired person needs first: what would be lost now, and the next command.
+
+    `unknown` names made artifacts that could not be looked at. `embedded`: the mirror is on this
+    machine, so nothing that was made here is safe.
+    """
 
     at_risk_files: int
     at_risk_bytes: int
     at_risk: tuple[str, ...]
     next_command: str
+    unknown: tuple[str, ...] = ()
+    embedded: bool = False
 
 
 Item: TypeAlias = Action | SnapshotLine | Location | Usage | Check | LockLine | Advice

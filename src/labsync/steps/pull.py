@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from labsync.manifest.model import Artifact
     from labsync.manifest.select import Selection
     from labsync.mirrors.base import Index
+    from labsync.places import Inventory, Ref
     from labsync.plan import Plan
+    from labsync.snapshot import FileEntry
     from labsync.steps.lab import Lab
 
 
@@ -105,8 +107,8 @@ def _repair_task(lab: Lab, selection: Selection) -> Task | None:
         return None
     home = lab.home(artifact)
     inventory = home.inventory(rehash=True)
-    wrong = [e for e in base if (f := inventory.files.get(e.path)) and f.state == "damaged" and f.entry != e]
-    contents = lab.view.contents(artifact.name) if wrong else {}
+    wrong = [entry for entry in within(artifact, base) if _needs_repair(artifact, entry, inventory)]
+    contents = _everywhere(lab, artifact) if wrong else {}
     goal = Goal(
         artifact.name,
         Snapshot.of(wrong),
@@ -117,6 +119,23 @@ def _repair_task(lab: Lab, selection: Selection) -> Task | None:
         to_mirror=False,
     )
     return prepare(lab, artifact, goal, home)
+
+
+def _needs_repair(artifact: Artifact, entry: FileEntry, inventory: Inventory) -> bool:
+    """Say whether a known file is damaged or missing; of checkpoints the trainer may have removed some."""
+    found = inventory.files.get(entry.path)
+    if found is None:
+        return artifact.kind != "checkpoints"
+    return found.state == "damaged" and found.entry != entry
+
+
+def _everywhere(lab: Lab, artifact: Artifact) -> dict[str, Ref]:
+    """Return where any content of a made artifact lies, in its whole history."""
+    return {
+        located.entry.sha256: located.ref
+        for _, index in lab.view.history(artifact.name)
+        for located in index.files
+    }
 
 
 def _wanted(lab: Lab, selection: Selection) -> Index | None:
@@ -147,15 +166,24 @@ def _settle(lab: Lab, task: Task, carried: Carried, *, notes_base: bool) -> list
     Neither the mirror's failure nor the disk's keeps the other from being finished.
     """
     errors: list[ErrorReport] = []
-    ends = [_end_mirror, _end_disk, *([_note_base] if task.goal.made and notes_base else [])]
+    ends = [_end_mirror, *([_end_disk] if _may_end(task, whole=notes_base) else [])]
+    if task.goal.made and notes_base:
+        ends.append(_note_base)
+    if task.goal.made and task.goal.force:
+        ends.append(_settle_conflicts)
     for end in ends:
         try:
             end(lab, task, carried)
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, task.artifact.name))
-    if conflict := pull_conflict(task.plan):
+    if conflict := pull_conflict(task.plan, "newest push" if task.goal.made else "lock"):
         errors.append(ErrorReport.of(conflict))
     return errors
+
+
+def _may_end(task: Task, *, whole: bool) -> bool:
+    """Say whether this run may take the mark of an unfinished update away: a repair of parts may not."""
+    return whole or not task.goal.made or task.goal.disk.complete
 
 
 def _end_mirror(lab: Lab, task: Task, carried: Carried) -> None:
@@ -185,6 +213,15 @@ def _unrecorded(task: Task) -> bool:
         for path, entry in wanted.items()
         if path in found
     )
+
+
+def _settle_conflicts(lab: Lab, task: Task, carried: Carried) -> None:
+    """Remember that the person chose the newest push over the losers of conflicts."""
+    if carried.failed(task.artifact.name):
+        return
+    for name in lab.view.conflicts(task.artifact.name):
+        if head := lab.view.head(name):
+            lab.settle(head)
 
 
 def _note_base(lab: Lab, task: Task, carried: Carried) -> None:  # noqa: ARG001  one signature for all ends

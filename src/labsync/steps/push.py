@@ -198,7 +198,7 @@ def _keep_loser(
 
 
 def _push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
-    """Push each complete unit that the mirror does not know yet, the oldest first."""
+    """Push each complete unit that the head's history does not have yet, the oldest first."""
     head, base = lab.view.newest(artifact.name), lab.base(artifact)
     base = within(artifact, base) if base is not None else None
     known = _known_units(lab, artifact, head)
@@ -206,16 +206,16 @@ def _push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsh
     if not waiting:
         return
     if head is not None and not lab.options.force and base != _newest_unit(lab, artifact, head):
-        raise _unit_conflict(lab, artifact, home, waiting[-1], pushed)
+        raise _unit_conflict(lab, artifact, home, waiting, pushed)
     contents = lab.view.contents(artifact.name)
-    for unit in waiting:
+    for number, unit in enumerate(waiting):
         located = _store(lab, artifact, home, unit, contents, pushed)
         index = new_index(artifact.name, located, head.index if head else "")
         try:
             head = publish(lab, HeadName(artifact.name), index, head)
         except HeadMovedError:
             lab.view.refresh()
-            raise _unit_conflict(lab, artifact, home, unit, pushed) from None
+            raise _unit_conflict(lab, artifact, home, waiting[number:], pushed) from None
         home.finish(unit)
         lab.set_base(artifact, unit)
         lab.state.close_batches(lab.memory_key(artifact))
@@ -226,15 +226,13 @@ def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:
 
 
 def _known_units(lab: Lab, artifact: Artifact, head: Head | None) -> set[str]:
-    """Return the snapshots that need no push; with `--force` the loser of a conflict does."""
-    if lab.options.force:
-        known, index_id = set(), head.index if head else ""
-        while index_id:
-            index = lab.view.index(index_id)
-            known.add(index.snapshot.id)
-            index_id = index.parent
-        return known
-    return {index.snapshot.id for _, index in lab.view.history(artifact.name)}
+    """Return the snapshots in the head's history; the loser of a conflict is not in it."""
+    known, index_id = set(), head.index if head else ""
+    while index_id:
+        index = lab.view.index(index_id)
+        known.add(within(artifact, index.snapshot).id)
+        index_id = index.parent
+    return known
 
 
 def _complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pushed) -> list[Snapshot]:
@@ -252,18 +250,23 @@ def _complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pu
     return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
 
 
-def _unit_conflict(lab: Lab, artifact: Artifact, home: Home, unit: Snapshot, pushed: Pushed) -> ConflictError:
-    """Keep this box's newest unit beside the head, and return the conflict to report."""
-    _keep_loser(lab, artifact, home, unit, lab.view.contents(artifact.name), pushed)
-    home.finish(unit)
+def _unit_conflict(
+    lab: Lab, artifact: Artifact, home: Home, waiting: Sequence[Snapshot], pushed: Pushed
+) -> ConflictError:
+    """Keep this box's units beside the head, and return the conflict to report."""
+    contents = lab.view.contents(artifact.name)
+    for unit in waiting:
+        _keep_loser(lab, artifact, home, unit, contents, pushed)
+        home.finish(unit)
+    newest = waiting[-1]
     return ConflictError(
         f"another box pushed a checkpoint to `{artifact.name}` that this box has not seen",
-        safe=f"both are in the mirror: theirs in the head, yours as `{artifact.name}@{unit.short_id}`",
+        safe=f"both are in the mirror: theirs in the head, yours as `{artifact.name}@{newest.short_id}`",
         hint=(
             f"`labsync pull {artifact.name}` takes theirs beside yours; "
             f"`labsync push {artifact.name} --force` makes yours the newest"
         ),
-        path=unit.entries[0].path,
+        path=newest.entries[0].path,
     )
 
 

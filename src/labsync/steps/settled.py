@@ -9,7 +9,7 @@ from labsync.errors import IntegrityError
 from labsync.names import escape
 from labsync.report import ErrorReport, Skipped
 from labsync.snapshot import Snapshot
-from labsync.steps.writers import held_open, is_secret
+from labsync.steps.writers import NEVER_PUSHED, held_open, is_secret
 
 if TYPE_CHECKING:
     from labsync.disk.base import Home
@@ -34,7 +34,7 @@ def settle(artifact: Artifact, home: Home, inventory: Inventory) -> Settled:
     skipped = list(inventory.skipped)
     for path, found in inventory.files.items():
         if is_secret(path):
-            skipped.append(Skipped(path, "looks like a secret and is never pushed"))
+            skipped.append(Skipped(path, NEVER_PUSHED))
         elif pid := writers.get(home.source(path)):
             skipped.append(Skipped(path, f"process {pid} has it open for writing"))
             busy.add(path)

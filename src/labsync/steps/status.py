@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labsync.errors import ConflictError, IntegrityError, LabsyncError, NotFoundError
@@ -12,6 +12,7 @@ from labsync.names import escape
 from labsync.report import ArtifactReport, DiskState, ErrorReport, MirrorState, Skipped
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
 from labsync.steps.goals import within
+from labsync.steps.writers import NEVER_PUSHED, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,11 +78,12 @@ def made_state(base: Snapshot | None, head: Snapshot | None, inventory: Inventor
     both = sorted(mine & news)
     if both:
         return "conflict", f"{_some(tuple(both))} changed here and in the mirror"
+    lost = tuple(sorted(path for path in theirs if path not in files and path not in news))
+    also = f"; {_some(lost)} not on the disk" if lost else ""
     if mine:
-        return "ahead", f"{_some(tuple(sorted(mine)))} not pushed"
+        return "ahead", f"{_some(tuple(sorted(mine)))} not pushed{also}"
     if news:
-        return "behind", f"{_some(tuple(sorted(news)))} newer in the mirror"
-    lost = tuple(sorted(path for path in theirs if path not in files))
+        return "behind", f"{_some(tuple(sorted(news)))} newer in the mirror{also}"
     if lost:
         return ("missing" if len(lost) == len(theirs) else "incomplete"), f"{_some(lost)} not on the disk"
     if not inventory.complete:
@@ -163,7 +165,7 @@ def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
 
 
 def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
-    inventory = lab.home(artifact).inventory(rehash=rehash)
+    inventory = without_secrets(lab.home(artifact).inventory(rehash=rehash))
     head = lab.view.newest(artifact.name) if lab.has_mirror else None
     # A mirror that has no head has lost what was pushed, or is another one: nothing is safe there.
     base = lab.base(artifact) if head is not None or not lab.has_mirror else None
@@ -180,14 +182,39 @@ def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
     return Stand(report, errors, inventory.skipped)
 
 
+def without_secrets(inventory: Inventory) -> Inventory:
+    """Return the inventory without the files that are never pushed; they are listed as skipped."""
+    secret = tuple(path for path in inventory.files if is_secret(path))
+    if not secret:
+        return inventory
+    return replace(
+        inventory,
+        files={path: found for path, found in inventory.files.items() if path not in secret},
+        skipped=(*inventory.skipped, *(Skipped(path, NEVER_PUSHED) for path in secret)),
+    )
+
+
 def _made_mirror(lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot | None) -> MirrorState:
     if not lab.has_mirror:
         return "off"
-    if lab.view.conflicts(artifact.name):
+    if unsettled_conflicts(lab, artifact, theirs):
         return "conflict"
     if disk in ("ahead", "conflict"):
         return "behind" if theirs else "missing"
     return "ok"
+
+
+def unsettled_conflicts(lab: Lab, artifact: Artifact, theirs: Snapshot | None) -> tuple[HeadName, ...]:
+    """Return the losers of conflicts that nobody chose about: kept, and nowhere in the newest push."""
+    contents = {entry.sha256 for entry in theirs or EMPTY}
+    open_ones = []
+    for name in lab.view.conflicts(artifact.name):
+        head = lab.view.head(name)
+        if head is None or lab.is_settled(head):
+            continue
+        if not {entry.sha256 for entry in lab.view.index(head.index).snapshot} <= contents:
+            open_ones.append(name)
+    return tuple(open_ones)
 
 
 def _damage(artifact: Artifact, wanted: Snapshot, inventory: Inventory) -> tuple[ErrorReport, ...]:

@@ -17,6 +17,9 @@ SECRET_NAMES = (
 )  # fmt: skip
 
 
+NEVER_PUSHED = "looks like a secret and is never pushed"
+
+
 def is_secret(path: str) -> bool:
     """Say whether a file of this name usually holds credentials."""
     patterns = [p if "/" not in p else f"**/{p}" for p in SECRET_NAMES]
