@@ -14,7 +14,10 @@ from tests.fakes.box import Box
 if TYPE_CHECKING:
     from pathlib import Path
 
-TEXT = "version: 1\nproject: p\nmirror: {mirror}\nresults:\n  runs: {{path: out}}\ncheckpoints:\n  tuned: {{path: ck}}\n"
+TEXT = (
+    "version: 1\nproject: p\nmirror: {mirror}\n"
+    "results:\n  runs: {{path: out}}\ncheckpoints:\n  tuned: {{path: ck}}\n"
+)
 
 
 @pytest.fixture

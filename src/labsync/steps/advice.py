@@ -72,7 +72,8 @@ def next_command(
 ) -> str:
     """Return the one command to type next, empty when everything is as it should be.
 
-    `at_risk` names what would be lost, `made` all that is made here. A conflict has two, between which a person chooses.
+    `at_risk` names what would be lost, `made` all that is made here. A conflict has two commands,
+    between which a person chooses.
     """
     by_state: dict[str, list[str]] = {}
     for report in reports:
