@@ -8,13 +8,15 @@ and the report. A failure of one artifact is in the report; only what stops ever
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labsync.artifact_locks import hold
-from labsync.errors import InvalidError, LabsyncError
+from labsync.errors import LabsyncError, LockedError
 from labsync.events import Note, StageStarted
-from labsync.lock import check_lock, write_lock
+from labsync.lock import read_lock, write_lock
+from labsync.manifest.select import Selection
 from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exit_code_of
 from labsync.steps import doctor as checks
 from labsync.steps import inspect
@@ -22,13 +24,15 @@ from labsync.steps.advice import advise
 from labsync.steps.environment import (
     built_environment,
     ensure_environment_lock,
+    failed_environment,
     lock_environment,
     proven_kernel,
 )
+from labsync.steps.fetched import drop_spare
 from labsync.steps.fill_mirror import fill_mirror
-from labsync.steps.locking import make_lock
+from labsync.steps.locking import check_lines, make_lock
 from labsync.steps.outcome import Location, Outcome, actions, finish
-from labsync.steps.prove import prove_models
+from labsync.steps.prove import chosen_models, prove_models
 from labsync.steps.pull import pull as pull_selected
 from labsync.steps.pull import repair as repair_selected
 from labsync.steps.push import push as push_selected
@@ -38,8 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from labsync.manifest.model import Artifact
-    from labsync.manifest.select import Selection
-    from labsync.report import ArtifactReport, Skipped
+    from labsync.report import ArtifactReport, Built, Skipped
     from labsync.steps.lab import Lab
     from labsync.steps.outcome import Item
     from labsync.steps.prove import SmokeOptions
@@ -48,37 +51,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LockOptions:
-    """How `lock` works: only check, or resolve again what is locked already."""
+    """How `lock` works: only check, resolve again what is locked already, or only fill what has gaps."""
 
     check: bool = False
     upgrade: bool = False
+    fill: bool = False
 
 
 def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outcome:
     """Resolve the origins and write the lock; with `check` only say whether it fits the manifest."""
     if options.check:
-        return _check_lock(lab)
-    with hold(lab.manifest.state_dir, "lock", "write"):
-        locked = make_lock(lab, artifacts, upgrade=options.upgrade)
+        checked = check_lines(lab, artifacts)
+        return finish(checked.errors, items=checked.lines)
+    path = lab.manifest.lock_path
+    with contextlib.ExitStack() as locks:
         if not lab.options.dry_run:
-            write_lock(lab.manifest.lock_path, locked.lock)
+            locks.enter_context(hold(lab.manifest.state_dir, "lock", "write"))
+        lab.use_lock(read_lock(path, salvage=True))
+        locked = make_lock(lab, artifacts, upgrade=options.upgrade, fill=options.fill)
+        if not lab.options.dry_run:
+            write_lock(path, locked.lock)
     lab.use_lock(locked.lock)
     return finish(locked.errors, items=locked.lines)
-
-
-def _check_lock(lab: Lab) -> Outcome:
-    reasons = [reason for reason in check_lock(lab.manifest, lab.lock) if not reason.informational]
-    errors = [
-        ErrorReport.of(
-            InvalidError(
-                f"`{reason.name}` {reason.what}",
-                artifact=reason.name,
-                hint="`labsync lock` brings it up to date",
-            )
-        )
-        for reason in reasons
-    ]
-    return finish(errors)
 
 
 def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
@@ -103,6 +97,7 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Outcome:
     """Bring the selected artifacts to the disk: from the disk itself, the mirror, the origin."""
+    _make_room(lab)
     return _transferred(lab, pull_selected(lab, selections), [s.artifact for s in selections])
 
 
@@ -110,7 +105,7 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool = False) -> Out
     """Bring what was made here to the mirror."""
     pushed = push_selected(lab, artifacts, prune=prune)
     if lab.options.dry_run:
-        return finish(pushed.errors, items=actions(pushed.plans), requests=_requests(lab))
+        return finish(pushed.errors, items=(*actions(pushed.plans), *pushed.dropped), requests=_requests(lab))
     return _report(lab, artifacts, pushed.errors, pushed.transferred, pushed.skipped)
 
 
@@ -123,16 +118,16 @@ def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -
     """Read every byte on the disk again; with `repair` fetch what is damaged or missing."""
     artifacts = [selection.artifact for selection in selections]
     if repair:
+        _make_room(lab)
         return _transferred(lab, repair_selected(lab, selections), artifacts)
-    unreached = lab.reach_mirror()  # the disk can be verified without it
-    stands = [examine(lab, artifact, rehash=True) for artifact in artifacts]
-    errors = unreached + tuple(error for stand in stands for error in stand.errors)
+    stands = [examine(lab, artifact, rehash=True, with_mirror=False) for artifact in artifacts]
+    errors = tuple(error for stand in stands for error in stand.errors)
     return _report(lab, artifacts, errors, Transferred(), (), tuple(stand.report for stand in stands))
 
 
 def log(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """List the snapshots of the artifacts that the mirror has."""
-    return _each(lab, artifacts, lambda artifact: inspect.history(lab, artifact))
+    return _each_mirrored(lab, artifacts, lambda artifact: inspect.history(lab, artifact))
 
 
 def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
@@ -142,7 +137,7 @@ def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
 
 def url(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say where the artifacts are in the mirror."""
-    return _each(lab, artifacts, lambda artifact: [inspect.mirror_url(lab, artifact)])
+    return _each_mirrored(lab, artifacts, lambda artifact: [inspect.mirror_url(lab, artifact)])
 
 
 def du(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
@@ -153,8 +148,8 @@ def du(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
 
 def doctor(lab: Lab) -> Outcome:
     """Check everything that labsync stands on, without changing anything of the user's."""
-    found, errors = checks.examine(lab)
-    return finish(errors, items=found, requests=_requests(lab))
+    found, code = checks.examine(lab)
+    return Outcome(Report(exit_code=code, mirror_requests=_requests(lab)), tuple(found))
 
 
 def env_lock(lab: Lab, *, check: bool) -> Outcome:
@@ -176,60 +171,101 @@ def kernel(lab: Lab) -> Outcome:
 
 def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Outcome:
     """Run each model once and judge what comes out; builds the environment where it is missing."""
-    environment = built_environment(lab) if lab.manifest.environment else None
-    results, errors = prove_models(lab, artifacts, environment, options)
+    models = chosen_models(lab, artifacts, options)
+    if not models:
+        return finish(())
+    errors: list[ErrorReport] = []
+    environment = _environment(lab, errors)
+    proven = prove_models(lab, models, environment, options)
+    errors += proven.errors
     report = Report(
-        exit_code=exit_code_of(errors), environment=environment, smoke=tuple(results), errors=tuple(errors)
+        exit_code=exit_code_of(errors), environment=environment, smoke=proven.results, errors=tuple(errors)
     )
-    return Outcome(report)
+    return Outcome(report, proven.actions)
 
 
 def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     """Bring a fresh machine from the manifest to a proven lab; every stage's failures are kept."""
     artifacts = lab.manifest.artifacts
-    errors: list[ErrorReport] = []
 
     lab.observe(StageStarted("lock", lab.manifest.lock_path.name))
-    errors += _ensure_lock(lab)
+    locked, ready = _ensure_lock(lab)
+    errors = list(locked.report.errors)
 
-    lab.observe(StageStarted("pull", f"{len(artifacts)} artifacts"))
-    pulled = _pull_all(lab, artifacts)
-    errors += [error for error in pulled.errors if error not in errors]
+    lab.observe(StageStarted("pull", f"{len(ready)} artifacts"))
+    _make_room(lab)
+    pulled = pull_selected(lab, [Selection(artifact) for artifact in ready])
+    errors += pulled.errors
     if lab.options.dry_run:
-        return finish(errors, items=actions(pulled.plans), requests=_requests(lab))
+        planned = (*locked.items, *actions(pulled.plans))
+        return finish(errors, items=planned, requests=_requests(lab))
 
-    environment = kernel_built = None
-    try:
-        if lab.manifest.environment:
-            lab.observe(StageStarted("environment", lab.manifest.environment.name))
-            ensure_environment_lock(lab)
-            environment = built_environment(lab)
-            lab.observe(StageStarted("kernel", environment.name))
-            kernel_built = proven_kernel(lab, environment)
-    except LabsyncError as error:
-        errors.append(ErrorReport.of(error))
+    if lab.manifest.environment:
+        lab.observe(StageStarted("environment", lab.manifest.environment.name))
+    environment = _environment(lab, errors, locks=True)
+    kernel_built = _kernel(lab, environment, errors) if environment else None
 
     lab.observe(StageStarted("smoke", "every model runs once"))
-    results, failures = prove_models(lab, artifacts, environment, options)
-    errors += failures
+    proven = prove_models(lab, [a for a in artifacts if a.smoke is not None], environment, options)
+    errors += proven.errors
 
     outcome = _report(lab, artifacts, errors, pulled.transferred, ())
-    report = replace(outcome.report, environment=environment, kernel=kernel_built, smoke=tuple(results))
+    report = replace(outcome.report, environment=environment, kernel=kernel_built, smoke=proven.results)
     return Outcome(report)
 
 
-def _ensure_lock(lab: Lab) -> list[ErrorReport]:
-    """Make a missing lock; a stale one is the user's to update, artifact by artifact."""
-    if lab.lock is not None:
-        return []
-    lab.observe(Note(f"no lock yet: writing {lab.manifest.lock_path.name}"))
-    return list(lock(lab, lab.manifest.artifacts, LockOptions()).report.errors)
+def _ensure_lock(lab: Lab) -> tuple[Outcome, list[Artifact]]:
+    """Fill what the lock lacks or could not resolve, and return what can be pulled.
+
+    What is stale is the user's to update, artifact by artifact.
+    """
+    known = lab.lock.artifacts if lab.lock else {}
+    gaps = [
+        artifact
+        for artifact in lab.manifest.artifacts
+        if not artifact.is_made and (artifact.name not in known or known[artifact.name].unresolved)
+    ]
+    if lab.lock is not None and not gaps:
+        return Outcome(Report()), list(lab.manifest.artifacts)
+    what = f"{len(gaps)} artifacts are not resolved yet" if lab.lock else "no lock yet"
+    lab.observe(Note(f"{what}: writing {lab.manifest.lock_path.name}"))
+    outcome = lock(lab, gaps, LockOptions(fill=True))
+    resolved = {
+        name for name, line in (lab.lock.artifacts if lab.lock else {}).items() if not line.unresolved
+    }
+    return outcome, [a for a in lab.manifest.artifacts if a.is_made or a.name in resolved]
 
 
-def _pull_all(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
-    from labsync.manifest.select import Selection
+def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) -> Built | None:
+    """Build the environment that the manifest asks for; one that cannot be built is `failed`."""
+    if lab.manifest.environment is None:
+        return None
+    try:
+        if locks:
+            ensure_environment_lock(lab)
+        return built_environment(lab)
+    except LabsyncError as error:
+        errors.append(ErrorReport.of(error))
+        return failed_environment(lab)
 
-    return pull_selected(lab, [Selection(artifact) for artifact in artifacts])
+
+def _kernel(lab: Lab, environment: Built, errors: list[ErrorReport]) -> Built | None:
+    if environment.state == "failed":
+        return None
+    lab.observe(StageStarted("kernel", environment.name))
+    try:
+        return proven_kernel(lab, environment)
+    except LabsyncError as error:
+        errors.append(ErrorReport.of(error))
+        return replace(environment, state="failed")
+
+
+def _make_room(lab: Lab) -> None:
+    """Remove fetched bytes that nothing waits for, unless a `lock` is filling the folder just now."""
+    if lab.options.dry_run or not lab.fetched_dir.is_dir():
+        return
+    with contextlib.suppress(LockedError), hold(lab.manifest.state_dir, "lock", "write"):
+        drop_spare(lab)
 
 
 def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Outcome:
@@ -271,6 +307,16 @@ def _each(lab: Lab, artifacts: Sequence[Artifact], look: Callable[[Artifact], Se
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, artifact.name))
     return finish(errors, items=items, requests=_requests(lab))
+
+
+def _each_mirrored(
+    lab: Lab, artifacts: Sequence[Artifact], look: Callable[[Artifact], Sequence[Item]]
+) -> Outcome:
+    """Return what a look at each artifact in the mirror finds; one error when it cannot be asked at all."""
+    _ = lab.mirror  # raises under `--offline`
+    if unreached := lab.reach_mirror():
+        return finish(unreached, requests=_requests(lab))
+    return _each(lab, artifacts, look)
 
 
 def _requests(lab: Lab) -> MirrorRequests:

@@ -156,3 +156,20 @@ def test_many_damaged_files_are_told_briefly_and_listed_whole(tmp_path: Path) ->
     assert done.returncode == 6
     assert "47 more files of `datasets/d` alike" in done.stderr
     assert len(done.stderr.splitlines()) < 15
+
+
+def test_a_dry_push_tells_of_conflicts_and_of_dropped_names(boxes: tuple[Box, Box]) -> None:
+    a, b = boxes
+    for name in ("one", "two", "three"):
+        a.write(f"out/{name}", b"a")
+    assert a.labsync("push").code == 0
+    b.write("out/one", b"b")
+    planned = b.labsync("push", "--dry-run")
+    assert planned.code == 11
+    assert not [line for line in b.labsync("log", "results").lines if "conflict" in line.get("label", "")]
+    (a.root / "out/three").unlink()
+    planned = a.labsync("push", "--prune", "--dry-run")
+    assert planned.code == 0
+    assert [(x["path"], x["reason"]) for x in planned.lines[:-1]] == [
+        ("three", "dropped from the newest push")
+    ]

@@ -178,6 +178,18 @@ class MirrorContract:
                         Ref(key_of("f")), entry_of("f", b"12345"), tmp_path / "out", start, nothing
                     )
 
+    def test_has_tells_a_key_of_the_right_size_by_one_head(self, bench: Bench, tmp_path: Path) -> None:
+        assert not bench.mirror.has(key_of("f"), 5)
+        bench.mirror.write(key_of("f"), entry_of("f", b"12345"), staged(tmp_path, b"12345"), nothing)
+        bench.mirror.write(key_of("sub/e"), entry_of("e", b""), staged(tmp_path, b""), nothing)
+        mirror = bench.again()
+        assert mirror.has(key_of("f"), 5)
+        assert mirror.requests() == MirrorRequests(HEAD=1)
+        assert not mirror.has(key_of("f"), 4)
+        assert not mirror.has(key_of("f"), 6)
+        assert mirror.has(key_of("sub/e"), 0)
+        assert not mirror.has(key_of("sub"), 0)
+
     def test_what_is_missing_is_not_found(self, bench: Bench, tmp_path: Path) -> None:
         bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
         for size in (0, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import pytest
 
 from labsync.errors import DiskError, InvalidError, NotAllowedError, RefusedError, UnavailableError
 from labsync.manifest.model import MirrorSpec
-from labsync.mirrors.base import Ref
+from labsync.mirrors.base import HeadMovedError, Ref
 from labsync.mirrors.directory import DirectoryMirror
 from labsync.mirrors.memory import MemoryMirror
 from labsync.mirrors.registry import open_mirror
@@ -276,6 +277,32 @@ def test_a_killed_write_leaves_no_head_and_no_key(tmp_path: Path) -> None:
     bench.mirror.publish(NAME, index_of("a"), None)
     (tmp_path / "mirror/.labsync/heads/results/.0123456789abcdef.labsync-new").write_bytes(b"{")
     assert list(bench.mirror.heads()) == [NAME]
+
+
+def test_a_directory_made_anew_has_other_marks_and_moves_no_head_that_was_read_before(tmp_path: Path) -> None:
+    bench = directory_bench(tmp_path / "mirror")
+    old = bench.mirror.publish(NAME, index_of("a"), None)
+    shutil.rmtree(tmp_path / "mirror")
+    new = bench.again().publish(NAME, index_of("a"), None)
+    assert new.mark != old.mark
+    assert bench.mirror.heads() == {NAME: new.mark}
+    with pytest.raises(HeadMovedError):
+        bench.mirror.publish(NAME, index_of("b"), old)
+    with pytest.raises(HeadMovedError):
+        bench.mirror.publish(NAME, index_of("b"), replace(old, mark=new.mark))
+    assert bench.mirror.head(NAME) == new
+
+
+def test_a_write_under_way_is_in_the_stage_alone(tmp_path: Path) -> None:
+    bench, seen = directory_bench(tmp_path / "mirror"), list[str]()
+
+    def look(count: int) -> None:
+        seen.extend(bench.stored())
+
+    bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), look)
+    assert seen
+    assert all(path.startswith(".labsync/stage/") for path in seen)
+    assert bench.stored() == [key_of("f")]
 
 
 def test_an_address_names_its_mirror(tmp_path: Path) -> None:

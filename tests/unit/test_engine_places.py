@@ -17,7 +17,7 @@ from labsync.errors import (
     UnavailableError,
 )
 from labsync.events import FileDone
-from labsync.places import Ref, Replace
+from labsync.places import Place, Ref, Replace
 from labsync.plan import Source
 from labsync.report import Transferred
 from labsync.snapshot import FileEntry
@@ -27,6 +27,7 @@ from tests.fakes.engine_lab import ONE, TWO, Lab, errors, route
 from tests.fakes.places import (
     FakeHome,
     FakeReader,
+    Fault,
     Reading,
     begins_again,
     raises,
@@ -265,3 +266,31 @@ def test_finished_files_give_retries_back(lab: Lab) -> None:
     for number, data in enumerate(contents):
         way = route(data, "origin", to=f"f{number}")
         assert lab.run(way).done == (way,)
+
+
+# A mirror that has not what it was said to have
+
+
+@pytest.mark.parametrize("fault", [wrong_bytes, raises(NotFoundError("gone")), raises(IntegrityError("cut"))])
+def test_content_that_another_place_gave_instead_of_the_mirror_is_told(lab: Lab, fault: Fault) -> None:
+    lab.mirror.hold(ONE, TWO)
+    lab.mirror.fail(ONE, fault)
+    harmed, whole = route(ONE, "mirror", "origin"), route(TWO, "mirror", "origin", to="b.bin")
+    assert lab.run(harmed, whole).damaged == (harmed,)
+
+
+@pytest.mark.parametrize(
+    ("sources", "faults"),
+    [
+        (("mirror", "origin"), [raises(UnavailableError("down"))] * ATTEMPTS),
+        (("mirror", "origin"), [raises(NotAllowedError("no"))]),
+        (("mirror",), [wrong_bytes]),  # whole at the second look
+        (("mirror",), [wrong_bytes, wrong_bytes]),  # nothing to mend it with
+    ],
+)
+def test_a_mirror_that_only_does_not_answer_is_not_told_to_be_damaged(
+    lab: Lab, sources: tuple[Place, ...], faults: list[Fault]
+) -> None:
+    lab.mirror.hold(ONE)
+    lab.mirror.fail(ONE, *faults)
+    assert lab.run(route(ONE, *sources)).damaged == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labsync.errors import NotFoundError
+from labsync.errors import InvalidError, NotFoundError
 from labsync.mirrors.base import Head, HeadName, Index, Located
 from labsync.mirrors.memory import MemoryMirror
 from labsync.names import ArtifactName
@@ -107,3 +107,44 @@ def test_history_walks_from_the_newest_to_the_first_then_to_the_losers(
 def test_an_index_that_is_gone_is_not_an_empty_one(mirror: MemoryMirror, state: State) -> None:
     with pytest.raises(NotFoundError):
         MirrorView(mirror, state).index("0" * 64)
+
+
+def test_a_head_that_does_not_go_back_to_an_index_is_another_mirrors(
+    mirror: MemoryMirror, state: State
+) -> None:
+    first = _publish(mirror, _index("a"))
+    second = _publish(mirror, _index("b", parent=first.index), first)
+    view = MirrorView(mirror, state)
+    assert view.descends(RUNS, "0" * 64)  # nothing was listed
+    view.list_heads()
+    assert view.descends(RUNS, first.index)
+    assert view.descends(RUNS, second.index)
+    assert not view.descends(RUNS, "0" * 64)
+    assert view.descends(ArtifactName("results/other"), "0" * 64)  # no head
+
+
+def test_damaged_keys_stay_known(mirror: MemoryMirror, state: State) -> None:
+    view = MirrorView(mirror, state)
+    assert view.damaged == frozenset()
+    view.condemn(frozenset({"results/runs/b/x", "results/runs/b/\u2028"}))
+    view.condemn(frozenset({"results/runs/b/y"}))
+    known = {"results/runs/b/x", "results/runs/b/\u2028", "results/runs/b/y"}
+    assert view.damaged == MirrorView(mirror, state).damaged == known
+
+
+def test_an_index_that_is_lost_or_damaged_is_not_readable_but_a_newer_one_is_not_guessed_at(
+    mirror: MemoryMirror, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = _publish(mirror, _index("a"))
+    (key,) = [key for key in mirror.objects if key.startswith(".labsync/index/")]
+    data = mirror.objects.pop(key)
+    assert MirrorView(mirror, state).readable(head) is None
+    mirror.objects[key] = data[:-1]
+    assert MirrorView(mirror, state).readable(head) is None
+    monkeypatch.setattr("labsync.mirrors.records.VERSION", 2)
+    newer = _publish(mirror, _index("b"), head)
+    monkeypatch.undo()
+    with pytest.raises(InvalidError, match="version 2"):
+        MirrorView(mirror, state).readable(newer)
+    mirror.objects[key] = data
+    assert MirrorView(mirror, state).readable(head) == _index("a")

@@ -226,7 +226,7 @@ def smoke(
     from labsync.steps.prove import SmokeOptions
 
     lab = open_lab(common)
-    options = SmokeOptions(device=device, require_gpu=require_gpu, pending=pending)
+    options = SmokeOptions(device, require_gpu, pending, selectors)
     return emit(workflow.smoke(lab, artifacts(lab, selectors), options), common)
 
 

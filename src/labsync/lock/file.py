@@ -26,21 +26,22 @@ class BinaryReader(Protocol):
         """Return at most `size` bytes, none at the end."""
 
 
-def read_lock(path: Path) -> Lock | None:
+def read_lock(path: Path, *, salvage: bool = False) -> Lock | None:
     """Return the lock at `path` with all its listings checked, None when there is none.
 
-    Raises InvalidError (3) for whatever is not a lock, DiskError when it cannot be read.
+    With `salvage` an artifact whose listing is missing or damaged is `unresolved`, as `labsync lock`
+    needs it. Raises InvalidError (3) for whatever is not a lock, DiskError when it cannot be read.
     """
     text = _read_text(path)
     if text is None:
         return None
     try:
-        return parse_lock(text, path.name, _Listings(path).read)
+        return parse_lock(text, path.name, _Listings(path).read, salvage=salvage)
     except InvalidError:
         if _read_text(path) == text:
             raise
     # another labsync wrote a new lock, and took the old one's listings away, while we read
-    return read_lock(path)
+    return read_lock(path, salvage=salvage)
 
 
 def write_lock(path: Path, lock: Lock) -> bool:

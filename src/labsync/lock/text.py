@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from labsync.digest import sha256_bytes
@@ -91,12 +91,13 @@ def _file_line(file: LockedFile) -> str:
     return f"{line[:-1]},{_json(extra)[1:]}" if extra else f"{line}\n"
 
 
-def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes]) -> Lock:
+def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes], *, salvage: bool = False) -> Lock:
     """Return the lock that a text describes; `file` is its name for messages.
 
     `listing` returns the listing of a digest, decompressed to at most the given number of bytes; it
-    is checked here. Raises InvalidError (3) with `file:line` for a newer version, an unknown key, a
-    wrong type or digest, a snapshot that its files do not have, lines out of order, a cut file.
+    is checked here, and with `salvage` an artifact whose listing is wrong is unresolved. Raises
+    InvalidError (3) with `file:line` for a newer version, an unknown key, a wrong type or digest, a
+    snapshot that its files do not have, lines out of order, a cut file.
     """
     lines = lines_of(text, file)
     header = next(lines).fields()
@@ -106,7 +107,7 @@ def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes]) -> Lo
     artifacts: dict[str, LockedArtifact] = {}
     last = ""
     for line in lines:
-        locked = _artifact(line, lines, listing)
+        locked = _artifact(line, lines, listing, salvage=salvage)
         if locked.name <= last:
             raise line.error(f"`{locked.name}` is out of order or there twice")
         artifacts[locked.name] = locked
@@ -114,7 +115,9 @@ def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes]) -> Lo
     return Lock.of(artifacts.values())
 
 
-def _artifact(line: Line, lines: Iterator[Line], listing: Callable[[str, int], bytes]) -> LockedArtifact:
+def _artifact(
+    line: Line, lines: Iterator[Line], listing: Callable[[str, int], bytes], *, salvage: bool
+) -> LockedArtifact:
     fields = line.fields()
     name = fields.artifact("artifact")
     if fields.flag("made"):
@@ -130,14 +133,27 @@ def _artifact(line: Line, lines: Iterator[Line], listing: Callable[[str, int], b
     fields.end()
     if bool(digest) != (count >= LISTING_FROM):
         raise line.error(f"`listing` stands exactly where `files` is {LISTING_FROM} or more")
-    if digest:
-        lines = _listed(line, digest, count, listing)
+    bare = LockedArtifact(name, inputs, origin, revision, (), skipped, filtered)
+    if not digest:
+        return _checked(line, replace(bare, files=tuple(_files(line, lines, count))), snapshot)
+    try:
+        return _checked(line, replace(bare, files=_listing(line, digest, count, listing)), snapshot)
+    except InvalidError as error:
+        if not salvage:
+            raise
+        why = Unresolved(int(error.exit_code), error.what, error.hint)
+        return LockedArtifact(name, inputs, origin, unresolved=why)
+
+
+def _listing(
+    line: Line, digest: str, count: int, listing: Callable[[str, int], bytes]
+) -> tuple[LockedFile, ...]:
+    """Return the files of a listing beside the lock."""
+    lines = _listed(line, digest, count, listing)
     files = tuple(_files(line, lines, count))
-    if digest and next(lines, None) is not None:
+    if next(lines, None) is not None:
         raise line.error(f"its listing holds more than {count} files")
-    locked = LockedArtifact(name, inputs, origin, revision, files, skipped, filtered)
-    _check_snapshot(line, locked, snapshot)
-    return locked
+    return files
 
 
 def _unresolved(fields: Fields) -> Unresolved:
@@ -186,10 +202,11 @@ def _file(fields: Fields) -> LockedFile:
     return locked
 
 
-def _check_snapshot(line: Line, locked: LockedArtifact, snapshot: str) -> None:
+def _checked(line: Line, locked: LockedArtifact, snapshot: str) -> LockedArtifact:
     try:
         actual = locked.snapshot.id
     except LabsyncError as error:
         raise line.error(error.what) from error
     if actual != snapshot:
         raise line.error("its files do not make the snapshot that it names")
+    return locked

@@ -107,7 +107,7 @@ class Head:
     """The small pointer to a snapshot and its index.
 
     `parent` is the snapshot that the head named before, empty for the first. `mark` is the mirror's
-    opaque change mark of this head (an ETag, a number): compare-and-swap expects it.
+    opaque change mark of this head, of these bytes and no others (an ETag): compare-and-swap expects it.
     """
 
     name: HeadName
@@ -157,6 +157,9 @@ class Mirror(Reader, Protocol):
         visible. A key that already holds exactly these bytes is success, one with other bytes is
         ConflictError.
         """
+
+    def has(self, key: str, size: int) -> bool:
+        """Say whether `key` holds exactly `size` bytes, by one request; they are not read."""
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap; the return is the new head.

@@ -1,9 +1,11 @@
 """A mirror in a folder: a disk that stays, a mounted bucket, or `.labsync/mirror` beside the manifest.
 
-Heads are numbered files, `<name>.000007.json`; the highest number wins and is the change mark, and
-`link(2)`, which never replaces a name, is the compare-and-swap. Where the file system has no hard
-links (FAT, some FUSE mounts) there is no compare-and-swap: such a mirror is written only when the
-manifest says `single_writer`, and names are then given by rename after a look that they are free.
+Heads are numbered files, `<name>.000007.json`; the highest number wins, and `link(2)`, which never
+replaces a name, is the compare-and-swap. A mirror that was removed and made anew has the same numbers
+again: the change mark is the number with the file's inode and mtime, and what is expected is compared
+by its nonce. Where the file system has no hard links (FAT, some FUSE mounts) there is no
+compare-and-swap: such a mirror is written only when the manifest says `single_writer`, and names are
+then given by rename after a look that they are free.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from labsync.atomic import disk_errors, fsync_dir, make_dirs, refuse_links, share_blocks
+from labsync.atomic import disk_errors, make_dirs, refuse_links, share_blocks
 from labsync.digest import BLOCK, sha256_bytes
 from labsync.errors import (
     DiskError,
@@ -30,6 +32,7 @@ from labsync.errors import (
 )
 from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
 from labsync.mirrors.counter import RequestCounter
+from labsync.mirrors.placer import NO_LINKS, Placer
 from labsync.mirrors.records import (
     MAX_HEAD,
     MAX_STORED,
@@ -46,7 +49,7 @@ from labsync.names import KINDS, safe_join
 from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -56,8 +59,6 @@ if TYPE_CHECKING:
 
 _NUMBERED = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]{6,18})\.json")
 _PROBE = ".labsync/probe"
-# EPERM is what link(2) says on Linux where the file system has no hard links.
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class DirectoryMirror:
@@ -65,7 +66,7 @@ class DirectoryMirror:
 
     def __init__(self, root: Path, *, single_writer: bool = False) -> None:
         self._root = root
-        self._single_writer = single_writer
+        self._placer = Placer(root, single_writer=single_writer)
         self._requests = RequestCounter()
 
     @property
@@ -74,12 +75,12 @@ class DirectoryMirror:
         return f"file://{self._root}"
 
     def heads(self) -> Mapping[HeadName, str]:
-        """Return every head's name and number."""
+        """Return every head's name and change mark."""
         self._requests.add("LIST")
         found: dict[HeadName, str] = {}
         for kind in self._listed(HEADS.rstrip("/")):
             if kind in KINDS:
-                found.update({name: str(number) for name, number in self._numbers(kind).items()})
+                found.update({name: self._mark(name, number) for name, number in self._numbers(kind).items()})
         return found
 
     def head(self, name: HeadName) -> Head:
@@ -120,10 +121,19 @@ class DirectoryMirror:
                         file.write(block)
                     advance(len(block))
 
-        if not os.path.lexists(path) and self._create(path, fill):
+        if not os.path.lexists(path) and self._placer.create(path, fill):
             return
         with self._opened(key) as file:
             expect_same(self._blocks(file, key, 0, entry.size + 1), entry, key)
+
+    def has(self, key: str, size: int) -> bool:
+        """Say whether a plain file of this size lies under the key."""
+        self._requests.add("HEAD")
+        try:
+            found = self._stat(key)
+        except NotFoundError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == size
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then make the next number the head, unless somebody else did."""
@@ -133,15 +143,15 @@ class DirectoryMirror:
         head = new_head(name, index, sha256_bytes(data), expected)
         self._write_index(head.index, data)
         number = self._numbers(name.artifact.split("/")[0]).get(name, 0)
-        if str(number) != (expected.mark if expected else "0"):
+        current = self._head(name, number) if number else None
+        if (current and current.nonce) != (expected and expected.nonce):
             raise _moved(name)
-        mark = number + 1
-        if not self._create_record(_numbered_key(name, mark), head_bytes(head)):
+        if not self._create_record(_numbered_key(name, number + 1), head_bytes(head)):
             # NFS may repeat a link whose reply was lost, and then says that the name exists.
             current = self._head(name, self._number(name))
             if current.nonce != head.nonce:
                 raise _moved(name)
-        return replace(head, mark=str(mark))
+        return replace(head, mark=self._mark(name, number + 1))
 
     def probe(self) -> bool:
         """Say whether the file system has hard links, by making one beside the heads."""
@@ -153,7 +163,7 @@ class DirectoryMirror:
             try:
                 os.link(first, second)
             except OSError as error:
-                if error.errno in _NO_LINKS:
+                if error.errno in NO_LINKS:
                     return False
                 raise
             finally:
@@ -184,7 +194,13 @@ class DirectoryMirror:
         return number
 
     def _head(self, name: HeadName, number: int) -> Head:
-        return parse_head(self._record(_numbered_key(name, number), MAX_HEAD), name, str(number))
+        """Return the head of that number; it was written once, so its mark is that of its bytes."""
+        mark = self._mark(name, number)
+        return parse_head(self._record(_numbered_key(name, number), MAX_HEAD), name, mark)
+
+    def _mark(self, name: HeadName, number: int) -> str:
+        found = self._stat(_numbered_key(name, number))
+        return f"{number}-{found.st_ino}-{found.st_mtime_ns}"
 
     def _write_index(self, index_id: str, data: bytes) -> None:
         if not self._create_record(index_key(index_id), data):
@@ -197,6 +213,11 @@ class DirectoryMirror:
         with self._reading(key):
             refuse_links(self._root, key)
         return path
+
+    def _stat(self, key: str) -> os.stat_result:
+        path = self._path(key)
+        with self._reading(key):
+            return os.lstat(path)
 
     def _listed(self, folder: str) -> list[str]:
         """Return the names in a folder of labsync's own; a mirror that does not exist yet has none."""
@@ -270,44 +291,7 @@ class DirectoryMirror:
         def fill(file: BinaryIO) -> None:
             file.write(data)
 
-        return self._create(self._path(key), fill)
-
-    def _create(self, path: Path, fill: Callable[[BinaryIO], None]) -> bool:
-        """Create a whole, durable file at `path`; False, and no change, when something is there."""
-        with disk_errors(path):
-            make_dirs(path.parent)
-            staged = path.with_name(f".{secrets.token_hex(8)}.labsync-new")
-            try:
-                with staged.open("x+b") as file:
-                    fill(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                return self._name(staged, path)
-            finally:
-                staged.unlink(missing_ok=True)
-
-    def _name(self, staged: Path, path: Path) -> bool:
-        try:
-            os.link(staged, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            self._refuse_without_links()
-            if os.path.lexists(path):
-                return False
-            os.rename(staged, path)
-        fsync_dir(path.parent)
-        return True
-
-    def _refuse_without_links(self) -> None:
-        if not self._single_writer:
-            raise RefusedError(
-                f"the file system of `{self._root}` has no hard links: two boxes could overwrite each other",
-                safe="nothing was published",
-                hint=f"if only one box writes: `mirror: {{url: {self.url}, single_writer: true}}`",
-            )
+        return self._placer.create(self._path(key), fill)
 
 
 def _numbered_key(name: HeadName, number: int) -> str:

@@ -83,6 +83,12 @@ class MemoryMirror:
         expect_same([kept], entry, key)
         advance(len(data))
 
+    def has(self, key: str, size: int) -> bool:
+        """Say whether the key holds an object of this size."""
+        self._requests.add("HEAD")
+        with self._mutex:
+            return key in self.objects and len(self.objects[key]) == size
+
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap."""
         data = index_bytes(index)

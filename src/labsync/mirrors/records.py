@@ -46,6 +46,10 @@ _FILE_OPTIONAL = ("x", "offset")
 _HEAD = ("version", "artifact", "snapshot", "index", "parent", "time", "host", "nonce")
 
 
+class NewerVersionError(InvalidError):
+    """The record was written by a newer labsync: it is whole, and this labsync must leave it alone."""
+
+
 def head_key(name: HeadName) -> str:
     """Return the key of a head, relative to the mirror."""
     return f"{HEADS}{name}.json"
@@ -111,7 +115,7 @@ def parse_index(data: bytes, expected_id: str) -> Index:
         raise IntegrityError(
             f"the index `{expected_id}` holds other bytes: their digest is `{found}`",
             path=f"{INDEXES}{expected_id}.jsonl.zst",
-            hint="`labsync verify` tells what else is damaged",
+            safe="it was not used, and nothing was changed",
         )
     where = f"the index `{expected_id[:ABBREVIATION]}`"
     lines = _decompressed_lines(data, where)
@@ -228,7 +232,7 @@ class _Record:
         """Refuse a newer version before anything else, then unknown and missing keys."""
         version = self._fields.get("version", None if "version" in required else VERSION)
         if "version" in required and type(version) is int and version > VERSION:
-            raise InvalidError(
+            raise NewerVersionError(
                 f"{self._where} has version {version}, and this labsync knows {VERSION}",
                 hint="`pip install --upgrade labsync`",
             )

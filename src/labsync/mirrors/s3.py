@@ -174,6 +174,10 @@ class S3Mirror:
         with contextlib.closing(self._bucket.get(key)) as body:
             expect_same(body.blocks(), entry, key)
 
+    def has(self, key: str, size: int) -> bool:
+        """Say whether the key holds an object of this size, by one HEAD."""
+        return self._bucket.size(key) == size
+
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap."""
         conditional = self._may_write()

@@ -63,6 +63,6 @@ def other_bytes(entry: FileEntry, key: str) -> ConflictError:
     return ConflictError(
         f"the mirror holds other bytes under `{key}`",
         safe="they were not touched, and nothing was published",
-        hint="`labsync verify` tells whether they are damaged",
+        hint="move that file of the mirror away and run the same command again: it is damaged",
         path=entry.path,
     )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.disk.budget import Need, check_room, measure
-from labsync.errors import InterruptedRunError, LabsyncError, NotFoundError, UsageError
+from labsync.errors import DiskError, InterruptedRunError, LabsyncError, NotFoundError, UsageError
 from labsync.events import Note, TransferEnded, TransferPlanned
 from labsync.mirrors.base import Located
 from labsync.mirrors.records import new_batch
+from labsync.names import escape
 from labsync.places import Ref
-from labsync.plan import Goal, Plan, locate, make_plan
+from labsync.plan import NO_FILES, Goal, Plan, make_plan
 from labsync.report import ErrorReport, Transferred
+from labsync.snapshot import Snapshot
 from labsync.steps.fetched import FetchedFirst
-from labsync.steps.inspect import measure_tree
+from labsync.steps.room import ensure_room
 from labsync.transfer.engine import Engine, workload
 from labsync.transfer.work import Work
 
@@ -46,60 +47,155 @@ class Task:
 
 @dataclass(frozen=True)
 class Carried:
-    """What became of the tasks: failures by artifact, bytes moved, and where contents now lie."""
+    """What became of the tasks: failures by artifact, bytes moved, and where contents now lie.
+
+    `damaged` are keys of the mirror that hold no or other bytes than was said.
+    """
 
     errors: tuple[ErrorReport, ...]
     transferred: Transferred
     written: Mapping[tuple[ArtifactName, str], str]
+    damaged: frozenset[str] = frozenset()
 
     def failed(self, artifact: ArtifactName) -> bool:
         """Say whether anything of this artifact could not be done."""
         return any(error.artifact == artifact for error in self.errors)
 
     def located(self, task: Task) -> tuple[Located, ...] | None:
-        """Return where each file of the goal lies in the mirror, None while some content is missing."""
-        places: dict[str, Ref] = {}
-        for path, ref in locate(task.goal, task.plan).items():
-            sha256 = task.goal.wanted.by_path[path].sha256
-            if sha256 in task.goal.mirrored or (task.artifact.name, sha256) in self.written:
-                places[path] = ref
-        if len(places) < len(task.goal.wanted):
-            return None
-        return tuple(Located(e, places[e.path].location, places[e.path].offset) for e in task.goal.wanted)
+        """Return where each file of the goal lies in the mirror, None while some content is missing.
+
+        What this run wrote comes first: it may replace what is damaged there.
+        """
+        located = []
+        for entry in task.goal.wanted:
+            key = self.written.get((task.artifact.name, entry.sha256))
+            ref = Ref(key) if key else task.goal.mirrored.get(entry.sha256)
+            if ref is None or ref.location in self.damaged:
+                return None
+            located.append(Located(entry, ref.location, ref.offset))
+        return tuple(located)
 
 
 def prepare(lab: Lab, artifact: Artifact, goal: Goal, home: Home | None) -> Task:
     """Plan a goal; where content must be written, into a batch that is journalled before its first byte."""
     if goal.to_mirror and any(entry.sha256 not in goal.mirrored for entry in goal.wanted):
         memory = lab.memory_key(artifact)
+        done, lost = _uploaded(lab, memory, goal)
+        if lost:  # the batch is given up: its other keys may hold anything, and a key is written once
+            lab.state.close_batches(memory)
         batch = lab.state.open_batch(memory, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc)))
-        # Of every batch that was not finished: what is wanted may have changed since one was stopped.
-        done = {sha256: Ref(key) for sha256, key in lab.state.uploaded_of(memory).items()}
+        for sha256, ref in done.items() if lost else ():
+            lab.state.record_upload(batch, sha256, ref.location)
         prefix = f"{artifact.name}/{batch}/"
         goal = replace(goal, mirrored={**done, **goal.mirrored}, key_prefix=prefix)
     return Task(artifact, goal, make_plan(goal), home)
 
 
+def _uploaded(lab: Lab, memory: str, goal: Goal) -> tuple[dict[str, Ref], bool]:
+    """Return what a stopped run wrote of the wanted contents, and whether any of it is gone again.
+
+    It may lie in any batch that was not finished: what is wanted may have changed since one was
+    stopped. The mirror may have been emptied since, and a bucket may have rules of its own.
+    """
+    journal = lab.state.uploaded_of(memory)
+    sizes = {entry.sha256: entry.size for entry in goal.wanted if entry.sha256 not in goal.mirrored}
+    claimed = [(sha256, key) for sha256, key in journal.items() if sha256 in sizes]
+    if not claimed:
+        return {}, False
+    with ThreadPoolExecutor(lab.options.jobs) as pool:
+        there = list(pool.map(lambda item: lab.mirror.has(item[1], sizes[item[0]]), claimed))
+    kept = {sha256: Ref(key) for (sha256, key), is_there in zip(claimed, there, strict=True) if is_there}
+    return kept, not all(there)
+
+
 def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     """Execute all routes of the tasks; raises only what ends the run before its first byte.
+
+    What the mirror was said to have and another place had to give is written to the mirror again.
 
     Raises DiskError (9) when the whole plan does not fit, UsageError when a first upload of more
     than 1 GiB is not agreed to.
     """
-    routes = [route for task in tasks for route in task.plan.routes]
     unmet = tuple(_unmet(task) for task in tasks if task.plan.unmet)
-    if not routes:
+    if all(task.plan.is_empty for task in tasks):
         return Carried(unmet, Transferred(), {})
     ensure_room(lab, tasks)
     _announce_upload(lab, tasks)
+    first = _run(lab, tasks, title)
+    first = replace(first, errors=unmet + first.errors)
+    if not first.damaged:
+        return first
+    lab.view.condemn(first.damaged)
+    return _heal(lab, tasks, first)
+
+
+def _run(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
+    routes = [route for task in tasks for route in task.plan.routes]
     lab.observe(TransferPlanned(title, *workload(routes)))
     try:
         outcome = _execute(lab, tasks, routes)
     finally:
         lab.observe(TransferEnded())
-    failures = tuple(ErrorReport.of(f.error, f.route.artifact) for f in outcome.failures)
-    written = {(r.artifact, r.entry.sha256): r.key for r in outcome.written}
-    return Carried(unmet + failures, outcome.transferred, written)
+    return Carried(
+        tuple(ErrorReport.of(f.error, f.route.artifact) for f in outcome.failures),
+        outcome.transferred,
+        {(r.artifact, r.entry.sha256): r.key for r in outcome.written},
+        frozenset(s.ref.location for r in outcome.damaged for s in r.sources if s.place == "mirror"),
+    )
+
+
+def _heal(lab: Lab, tasks: Sequence[Task], first: Carried) -> Carried:
+    """Write what the mirror could not give back once more, under new keys, from where it is whole now."""
+    healing: list[Task] = []
+    errors = list(first.errors)
+    for task in tasks:
+        lost = {e.sha256 for e in task.goal.wanted if _ref_key(task, e.sha256) in first.damaged}
+        if not lost:
+            continue
+        try:
+            healing += _healing(lab, task, lost)
+        except LabsyncError as error:
+            errors.append(ErrorReport.of(error, task.artifact.name))
+    if not healing:
+        return replace(first, errors=tuple(errors))
+    errors += [_unmet(task) for task in healing if task.plan.unmet]
+    try:
+        ensure_room(lab, healing)
+        second = _run(lab, healing, "repair of the mirror")
+    except DiskError as error:
+        return replace(first, errors=(*errors, ErrorReport.of(error)))
+    return Carried(
+        (*errors, *second.errors),
+        first.transferred + second.transferred,
+        {**first.written, **second.written},
+        first.damaged,
+    )
+
+
+def _ref_key(task: Task, sha256: str) -> str:
+    ref = task.goal.mirrored.get(sha256)
+    return ref.location if ref else ""
+
+
+def _healing(lab: Lab, task: Task, lost: set[str]) -> list[Task]:
+    """Return the task that writes the lost contents again; none where the mirror is not written to."""
+    files = [entry for entry in task.goal.wanted if entry.sha256 in lost]
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    what = f"the mirror's copy of `{escape(files[0].path)}`{more} of `{task.artifact.name}` is damaged"
+    if not task.goal.to_mirror:
+        lab.observe(Note(f"{what} and stays so: this command does not write to the mirror", "warning"))
+        return []
+    lab.observe(Note(f"{what}: it is written again", "warning"))
+    # Its batch may be open still, with the damaged key in it, and a key is written once.
+    lab.state.close_batches(lab.memory_key(task.artifact))
+    goal = replace(
+        task.goal,
+        wanted=Snapshot.of(files),
+        disk=task.home.inventory(rehash=False) if task.home else NO_FILES,
+        mirrored={sha256: ref for sha256, ref in task.goal.mirrored.items() if sha256 not in lost},
+        to_disk=False,
+    )
+    return [prepare(lab, task.artifact, goal, task.home)]
 
 
 def _execute(lab: Lab, tasks: Sequence[Task], routes: Sequence[Route]) -> EngineOutcome:
@@ -145,32 +241,6 @@ def _unmet(task: Task) -> ErrorReport:
             hint="run it without `--offline`, or push it from the box that has it",
         )
     )
-
-
-def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
-    """Check the whole plan against the disks it writes to, before the first byte."""
-    needs, free, total = [], {}, {}
-    writes: list[tuple[Path, int, str]] = [
-        (t.home.path, t.plan.bytes_to_disk, t.artifact.name) for t in tasks if t.home is not None
-    ]
-    url = lab.manifest.mirror.url
-    if url.startswith("file://"):
-        target = Path(url.removeprefix("file://"))
-        writes += [(target, t.plan.bytes_to_mirror, f"{t.artifact.name} (mirror)") for t in tasks]
-    for path, size, label in writes:
-        if size:
-            device, device_free, device_total = measure(path)
-            needs.append(Need(label, device, size))
-            free[device], total[device] = device_free, device_total
-    check_room(needs, free, total, lab.manifest.disk, used_by(lab))
-
-
-def used_by(lab: Lab) -> int:
-    """Return the bytes that labsync uses on this disk; only looked at when the manifest sets a budget."""
-    if lab.manifest.disk.budget is None:
-        return 0
-    folders = [lab.manifest.state_dir, *(lab.home(a).path for a in lab.manifest.artifacts if a.path)]
-    return sum(measure_tree(folder)[1] for folder in folders)
 
 
 def _announce_upload(lab: Lab, tasks: Sequence[Task]) -> None:

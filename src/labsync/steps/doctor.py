@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import measure, reserve_of
-from labsync.errors import DiskError, InvalidError, LabsyncError
+from labsync.errors import DiskError, InvalidError, LabsyncError, combine
 from labsync.lock import check_lock
-from labsync.report import ErrorReport
 from labsync.steps.outcome import Check
 
 if TYPE_CHECKING:
@@ -20,19 +19,24 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 
-def examine(lab: Lab) -> tuple[list[Check], list[ErrorReport]]:
-    """Return every finding, and an error for each that would make a command fail."""
+def examine(lab: Lab) -> tuple[list[Check], int]:
+    """Return every finding, and the exit code that the failed ones give together.
+
+    What stands on something that failed is not looked at: it would fail of the same cause.
+    """
     found: list[Check] = []
-    errors: list[ErrorReport] = []
-    for name, look in _LOOKS:
+    codes: dict[str, int] = {}
+    for name, look, stands_on in _LOOKS:
+        if stands_on in codes:
+            continue
         try:
             check = look(lab)
         except LabsyncError as error:
             check = Check(name, "failed", error.what, error.hint)
-            errors.append(ErrorReport.of(error))
+            codes[name] = int(error.exit_code)
         if check is not None:
             found.append(check)
-    return found, errors
+    return found, combine(codes.values())
 
 
 def _python(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
@@ -68,17 +72,17 @@ def _disk(lab: Lab) -> Check:
 def _mirror(lab: Lab) -> Check:
     if not lab.has_mirror:
         return Check("mirror", "warning", "not asked, because of `--offline`")
-    try:
-        heads = lab.mirror.heads()
-    except LabsyncError as error:
-        lab.mirror_error = error  # said once; the looks that follow do without
-        raise
+    heads = lab.mirror.heads()
     return Check("mirror", "ok", f"{lab.mirror.url} answers, {len(heads)} heads")
 
 
 def _conditional(lab: Lab) -> Check | None:
     if not lab.has_mirror:
         return None
+    if lab.options.dry_run:
+        return Check(
+            "compare-and-swap", "warning", "not tried, because of `--dry-run`: it writes a scratch key"
+        )
     if lab.mirror.probe():
         return Check("compare-and-swap", "ok", "the mirror has conditional writes")
     if lab.manifest.mirror.single_writer:
@@ -127,15 +131,16 @@ def _gpu(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
     return Check("gpu", "warning", "none here", "smoke tests of models stay pending unless `--device cpu`")
 
 
-_LOOKS: tuple[tuple[str, Callable[[Lab], Check | None]], ...] = (
-    ("python", _python),
-    ("manifest", _manifest),
-    ("lock", _lock),
-    ("disk", _disk),
-    ("mirror", _mirror),
-    ("compare-and-swap", _conditional),
-    ("git", _tools),
-    ("environment", _environment),
-    ("kernel", _kernel),
-    ("gpu", _gpu),
+# Each with its name, and the name of what it stands on.
+_LOOKS: tuple[tuple[str, Callable[[Lab], Check | None], str], ...] = (
+    ("python", _python, ""),
+    ("manifest", _manifest, ""),
+    ("lock", _lock, ""),
+    ("disk", _disk, ""),
+    ("mirror", _mirror, ""),
+    ("compare-and-swap", _conditional, "mirror"),
+    ("git", _tools, ""),
+    ("environment", _environment, ""),
+    ("kernel", _kernel, "environment"),
+    ("gpu", _gpu, ""),
 )

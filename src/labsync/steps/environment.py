@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,17 @@ def built_environment(lab: Lab) -> Built:
     if lab.options.dry_run:
         return environment_state(environment_request(lab))
     return build_environment(environment_request(lab), lab.observe)
+
+
+def failed_environment(lab: Lab) -> Built:
+    """Return the environment that could not be built, for the report."""
+    return Built(wanted_environment(lab).name, "", "failed")
+
+
+def environment_is_missing(lab: Lab) -> bool:
+    """Say whether the manifest asks for an environment that was never built here; only a link is asked."""
+    spec = lab.manifest.environment
+    return spec is not None and not os.path.lexists(home_dir(lab.options.env) / "envs" / spec.name)
 
 
 def environment_finding(lab: Lab) -> Built:

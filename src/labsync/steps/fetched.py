@@ -1,13 +1,15 @@
 """Bytes that `lock` has to read to know their digest; `pull` takes them before it asks the origin again.
 
 ```
-.labsync/fetched/<sha256>           read once, whole, and waiting for `pull`
+.labsync/fetched/<sha256>           read once, whole, and waiting for `pull`, which takes it away
 .labsync/fetched/<16 hex>.part      being read
 ```
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,25 +17,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labsync import atomic
-from labsync.digest import BLOCK, git_blob_id, sha256_file
-from labsync.errors import DiskError, IntegrityError, InterruptedRunError, UnavailableError
+from labsync.digest import BLOCK, git_blob_id, is_sha256, sha256_file
+from labsync.disk.budget import measure
+from labsync.errors import DiskError, IntegrityError, InterruptedRunError, LabsyncError, UnavailableError
 from labsync.names import escape
 from labsync.places import Ref
 from labsync.snapshot import FileEntry
 from labsync.transfer.retry import ATTEMPTS, RetryBudget, backoff, roll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
+    from labsync.manifest.model import Artifact
     from labsync.origins.base import Listed
-    from labsync.places import Advance, Reader
+    from labsync.places import Advance, Found, Reader
+    from labsync.plan import Plan
+    from labsync.steps.lab import Lab
 
 
 class FetchedFirst:
     """A reader that looks into the folder of fetched bytes before it asks its origin.
 
-    What lies there was read from the origin once; like everything it is verified by the engine.
+    What lies there was read from the origin once; like everything it is verified by the engine. It
+    is moved, not copied: wrong bytes are not met a second time, and a full disk needs no second room.
     """
 
     def __init__(self, origin: Reader, folder: Path) -> None:
@@ -42,23 +50,87 @@ class FetchedFirst:
 
     def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
         """Fulfil the contract of `Reader.read`."""
-        fetched = self._folder / entry.sha256
-        if not fetched.is_file() or fetched.stat().st_size != entry.size:
+        if start or not _move(self._folder / entry.sha256, entry.size, into, advance):
             self._origin.read(ref, entry, into, start, advance)
-            return
-        mode = "r+b" if start else "wb"
-        with atomic.disk_errors(into), fetched.open("rb") as source, into.open(mode) as target:
-            source.seek(start)
-            target.seek(start)
-            for block in iter(lambda: source.read(BLOCK), b""):
-                target.write(block)
-                advance(len(block))
+
+
+def _move(fetched: Path, size: int, into: Path, advance: Advance) -> bool:
+    """Move the bytes of a fetched file into the file `into`; False, and no change, where there are none.
+
+    Block by block from the end, so that both together never take more than one block of room. Not
+    by a rename: `into` is locked by its holder, and a lock belongs to the file and not to its name.
+    """
+    try:
+        source = fetched.open("r+b")
+    except FileNotFoundError:
+        return False
+    with source, atomic.disk_errors(into):
+        if not _is_alone(source):
+            return False
+        try:
+            if os.fstat(source.fileno()).st_size != size:  # left by a run that was killed in the middle
+                return False
+            with into.open("wb") as target:
+                target.truncate(size)
+                for at in reversed(range(0, size, BLOCK)):
+                    block = os.pread(source.fileno(), BLOCK, at)
+                    target.seek(at)
+                    target.write(block)
+                    target.flush()
+                    source.truncate(at)
+                    advance(len(block))
+        finally:
+            fetched.unlink(missing_ok=True)
+    return True
+
+
+def _is_alone(file: BinaryIO) -> bool:
+    """Lock the file; False when another reader of the same content was first."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks; the digest is checked in any case
+        return True
+    return True
+
+
+def movable(folder: Path, target: Path, plan: Plan) -> int:
+    """Return how many bytes the plan moves from `folder` to `target`, which take no new room there."""
+    if not folder.is_dir() or measure(folder).device != measure(target).device:
+        return 0
+    from_origin = (r.entry for r in plan.routes if r.publications and r.sources[0].place == "origin")
+    return sum(entry.size for entry in from_origin if (folder / entry.sha256).is_file())
 
 
 def drop(folder: Path, entries: Iterable[FileEntry]) -> None:
     """Remove fetched bytes that have found their place."""
     for entry in entries:
         (folder / entry.sha256).unlink(missing_ok=True)
+
+
+def drop_spare(lab: Lab) -> None:
+    """Remove fetched bytes that nothing waits for: the lock does not name them, or the disk has them."""
+    waiting = {path.name: path for path in lab.fetched_dir.glob("*") if is_sha256(path.name)}
+    if not waiting or lab.lock is None:
+        return
+    needed: set[str] = set()
+    for artifact in lab.manifest.artifacts:
+        locked = lab.lock.artifacts.get(artifact.name)
+        mine = [entry for entry in locked.snapshot if entry.sha256 in waiting] if locked else []
+        if mine:
+            disk = _files(lab, artifact)
+            needed |= {e.sha256 for e in mine if e.path not in disk or disk[e.path].entry != e}
+    for sha256, path in waiting.items():
+        if sha256 not in needed:
+            path.unlink(missing_ok=True)
+
+
+def _files(lab: Lab, artifact: Artifact) -> Mapping[str, Found]:
+    try:
+        return lab.home(artifact).inventory(rehash=False).files
+    except LabsyncError:  # what cannot be looked at is needed still; who uses it will say why it cannot
+        return {}
 
 
 class _Run:
@@ -129,9 +201,8 @@ class Fetcher:
             self._read(ref, listed, staged, run)
             entry = _checked(listed, staged)
             if self.room() - entry.size > self.keep_above:
-                with atomic.disk_errors(staged):
-                    atomic.fsync_file(staged)
-                    atomic.rename(staged, self.folder / entry.sha256)
+                with atomic.disk_errors(staged):  # not made durable: it is verified when it is used
+                    staged.replace(self.folder / entry.sha256)
         finally:
             staged.unlink(missing_ok=True)
         run.budget.give_back()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from labsync.artifact_locks import hold
 from labsync.errors import LabsyncError, UsageError
+from labsync.events import Note
 from labsync.plan import make_plan
 from labsync.report import ErrorReport
 from labsync.steps.carry import Task, carry_out, prepare
@@ -26,6 +27,7 @@ def fill_mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
         raise UsageError("`mirror` needs the network, and `--offline` forbids it")
     if unreached := lab.reach_mirror():
         return Pulled(errors=unreached)
+    _say_what_is_left_out(lab, artifacts)
     errors: list[ErrorReport] = []
     tasks: list[Task] = []
     for artifact in artifacts:
@@ -54,3 +56,13 @@ def fill_mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, task.artifact.name))
     return Pulled(plans, tuple(errors), carried.transferred)
+
+
+def _say_what_is_left_out(lab: Lab, artifacts: Sequence[Artifact]) -> None:
+    made = [artifact.name for artifact in artifacts if artifact.is_made]
+    if made:
+        names = ", ".join(f"`{name}`" for name in made)
+        lab.observe(Note(f"{names}: made here, so `labsync push` brings it to the mirror"))
+    for artifact in artifacts:
+        if not artifact.is_made and not artifact.mirror:
+            lab.observe(Note(f"`{artifact.name}`: the manifest says `mirror: false`, so it is left out"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labsync.errors import NotFoundError, UsageError
+from labsync.events import Note
 from labsync.mirrors.base import HeadName
 from labsync.places import Ref
 from labsync.plan import NO_FILES, Goal
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def sourced_goal(lab: Lab, artifact: Artifact, locked: LockedArtifact, inventory: Inventory | None) -> Goal:
     """Return the goal of a sourced artifact: what the lock says, on the disk (unless None) and mirrored."""
-    origin = {} if lab.options.offline else origin_refs(artifact, locked)
+    origin = origin_refs(artifact, locked) if lab.may_ask_origin(artifact) else {}
     return Goal(
         artifact.name,
         locked.snapshot,
@@ -45,14 +46,29 @@ def mirrored(lab: Lab, artifact: Artifact, wanted: Snapshot) -> dict[str, Ref]:
     """Return where the mirror holds contents of a sourced artifact.
 
     The wanted snapshot's own index is enough when there is one; otherwise every older snapshot of
-    the artifact is looked at, so that unchanged files are referenced and not sent again.
+    the artifact is looked at, so that unchanged files are referenced and not sent again. An
+    index or a key that is lost or damaged counts as none, for the origin can fill the mirror again.
     """
     if not lab.has_mirror:
         return {}
-    head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
-    if head is not None and head.snapshot == wanted.id:
-        return {file.entry.sha256: file.ref for file in lab.view.index(head.index).files}
-    return lab.view.contents(artifact.name)
+    own = HeadName.sourced(artifact.name, wanted.id)
+    names = lab.view.names(artifact.name)
+    found: dict[str, Ref] = {}
+    for name in sorted(names, key=lambda name: name != own):
+        head = lab.view.head(name)
+        if head is None:
+            continue
+        index = lab.view.readable(head)
+        if index is None:
+            what = f"the mirror's index of `{name}` is lost or damaged: it counts as not mirrored"
+            lab.observe(Note(what, "warning"))
+            continue
+        for file in index.files:
+            if file.key not in lab.view.damaged:
+                found.setdefault(file.entry.sha256, file.ref)
+        if head.snapshot == wanted.id:
+            break
+    return found
 
 
 def within(artifact: Artifact, snapshot: Snapshot) -> Snapshot:

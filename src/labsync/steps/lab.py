@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labsync.disk.hf_cache import HfCacheHome, hf_cache_dir
 from labsync.disk.tree import TreeHome
-from labsync.errors import ExitCode, InvalidError, LabsyncError
+from labsync.errors import ExitCode, InvalidError, LabsyncError, UsageError
 from labsync.lock import check_lock, read_lock
 from labsync.mirrors.registry import open_mirror
 from labsync.origins.registry import origin_for
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from labsync.snapshot import Snapshot
 
 EMBEDDED = "file://"
+LOCAL_ORIGINS = ("file", "git+file")
 
 
 class Lab:
@@ -50,8 +51,8 @@ class Lab:
         """The lock as it was when the command began, None where there is none."""
         return read_lock(self.manifest.lock_path)
 
-    def use_lock(self, lock: Lock) -> None:
-        """Go on with a lock that was just written."""
+    def use_lock(self, lock: Lock | None) -> None:
+        """Go on with a lock that was just written, or was read in another way."""
         self.__dict__["lock"] = lock
 
     @property
@@ -65,7 +66,12 @@ class Lab:
 
     @cached_property
     def mirror(self) -> Mirror:
-        """The project's mirror."""
+        """The project's mirror; UsageError (2) where `--offline` forbids it."""
+        if self.options.offline and not self.manifest.mirror.url.startswith(EMBEDDED):
+            raise UsageError(
+                f"the mirror `{self.manifest.mirror.url}` needs the network, and `--offline` forbids it",
+                hint="run it without `--offline`",
+            )
         known = self.state.get("conditional", self._mirror_address) is not None
         return open_mirror(self.manifest.mirror, True if known else None)
 
@@ -128,20 +134,36 @@ class Lab:
     def base(self, artifact: Artifact) -> Snapshot | None:
         """Return the snapshot of a made artifact that this disk last pulled from this mirror or pushed to it.
 
-        What passed between this disk and another mirror says nothing about this one.
+        What passed between this disk and another mirror says nothing about this one, nor what passed
+        between it and a mirror that was removed and made anew since.
         """
+        seen = self.state.get("base-head", self.memory_key(artifact))
+        if seen and self.has_mirror and not self.view.descends(artifact.name, seen.decode()):
+            return None
         return self.state.base(self.memory_key(artifact))
 
     def set_base(self, artifact: Artifact, snapshot: Snapshot) -> None:
         """Keep the snapshot just pulled or pushed."""
         self.state.set_base(self.memory_key(artifact), snapshot)
+        if head := self.view.newest(artifact.name):
+            self.state.put("base-head", self.memory_key(artifact), head.index.encode())
 
     def memory_key(self, artifact: Artifact) -> str:
         """Return the key of what this disk remembers of an artifact in this mirror: base and uploads."""
         return f"{artifact.name} {self._mirror_address}"
 
+    def may_ask_origin(self, artifact: Artifact) -> bool:
+        """Say whether a sourced artifact's origin may be asked: with `--offline` only what lies here may."""
+        return not self.options.offline or artifact.origin.partition(":")[0] in LOCAL_ORIGINS
+
     def origin(self, artifact: Artifact) -> Origin:
-        """Return the origin of a sourced artifact."""
+        """Return the origin of a sourced artifact; UsageError (2) where `--offline` forbids it."""
+        if not self.may_ask_origin(artifact):
+            raise UsageError(
+                f"the origin of `{artifact.name}` needs the network, and `--offline` forbids it",
+                artifact=artifact.name,
+                hint="run it without `--offline`",
+            )
         scheme = artifact.origin.partition(":")[0]
         if scheme not in self._origins:
             self._origins[scheme] = origin_for(artifact, self.manifest.state_dir / "git")

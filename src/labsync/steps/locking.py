@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from labsync.disk.budget import measure, reserve_of
 from labsync.errors import InvalidError, LabsyncError, UsageError
 from labsync.events import BytesMoved, Note, TransferEnded, TransferPlanned
-from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, inputs_digest
+from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, check_lock, inputs_digest
 from labsync.report import ErrorReport
 from labsync.snapshot import FileEntry, Snapshot
-from labsync.steps.fetched import Fetcher, sweep
+from labsync.steps.fetched import Fetcher, drop_spare, sweep
 from labsync.steps.outcome import LockLine
 
 if TYPE_CHECKING:
@@ -34,32 +34,94 @@ class Locked:
     errors: list[ErrorReport] = field(default_factory=list)
 
 
-def make_lock(lab: Lab, chosen: Sequence[Artifact], *, upgrade: bool) -> Locked:
+def make_lock(lab: Lab, chosen: Sequence[Artifact], *, upgrade: bool, fill: bool = False) -> Locked:
     """Return the lock of the whole manifest; what is locked already and still fits stays as it is.
 
-    With `upgrade` the chosen artifacts are resolved again. An origin that cannot be resolved keeps
-    its old line where that still fits the manifest, and otherwise gets an `unresolved` one.
+    With `upgrade` the chosen artifacts are resolved again; with `fill` only what has no line or an
+    `unresolved` one is resolved. An origin that cannot be resolved keeps its old line where that
+    still fits the manifest, and otherwise gets an `unresolved` one. A dry run reads no file's bytes.
     """
-    sweep(lab.fetched_dir)
+    if not lab.options.dry_run:
+        sweep(lab.fetched_dir)
+        drop_spare(lab)
     old = dict(lab.lock.artifacts) if lab.lock is not None else {}
     again = {artifact.name for artifact in chosen} if upgrade else set()
-    artifacts: dict[ArtifactName, LockedArtifact] = {}
+    artifacts: dict[ArtifactName, LockedArtifact] = dict(old) if fill else {}
     locked = Locked(Lock(artifacts))
     for artifact in lab.manifest.artifacts:
         before = old.get(artifact.name)
-        fits = before is not None and before.inputs == inputs_digest(artifact) and before.unresolved is None
-        if before is not None and fits and artifact.name not in again:
+        resolved = before is not None and before.unresolved is None
+        if (
+            before is not None
+            and resolved
+            and artifact.name not in again
+            and (fill or _fits(before, artifact))
+        ):
             artifacts[artifact.name] = before
             locked.lines.append(_line(before, "unchanged"))
-            continue
-        try:
-            line = _lock_one(lab, artifact)
-        except LabsyncError as error:
-            locked.errors.append(ErrorReport.of(error, artifact.name))
-            line = before if before is not None and fits else _unresolved(artifact, error)
-        artifacts[artifact.name] = line
-        locked.lines.append(_line(line, _state(before, line)))
+        else:
+            _renew(lab, artifact, before, locked, artifacts)
     return locked
+
+
+def check_lines(lab: Lab, chosen: Sequence[Artifact]) -> Locked:
+    """Return how each chosen artifact stands in the lock, and an error for each that must be locked."""
+    reasons = {r.name: r for r in check_lock(lab.manifest, lab.lock) if not r.informational}
+    locked = Locked(lab.lock or Lock())
+    for artifact in chosen:
+        line = locked.lock.artifacts.get(artifact.name, LockedArtifact(artifact.name, made=True))
+        reason = reasons.get(artifact.name)
+        if reason is None:
+            locked.lines.append(_line(line, "unresolved" if line.unresolved else "unchanged"))
+            continue
+        locked.lines.append(_line(line, reason.problem))
+        error = InvalidError(
+            f"`{artifact.name}` {reason.what}",
+            artifact=artifact.name,
+            hint="`labsync lock` brings it up to date",
+        )
+        locked.errors.append(ErrorReport.of(error))
+    return locked
+
+
+def _fits(before: LockedArtifact, artifact: Artifact) -> bool:
+    return before.inputs == inputs_digest(artifact)
+
+
+def _renew(
+    lab: Lab,
+    artifact: Artifact,
+    before: LockedArtifact | None,
+    locked: Locked,
+    artifacts: dict[ArtifactName, LockedArtifact],
+) -> None:
+    """Resolve one artifact into the lock; what the options alone forbid leaves no trace in it."""
+    line: LockedArtifact | None
+    try:
+        line = _lock_one(lab, artifact)
+    except _UnreadError as unread:
+        locked.lines.append(LockLine(artifact.name, "to read", unread.revision, unread.files, unread.bytes))
+        return
+    except LabsyncError as error:
+        locked.errors.append(ErrorReport.of(error, artifact.name))
+        keeps = before is not None and before.unresolved is None and _fits(before, artifact)
+        keeps = keeps or not lab.may_ask_origin(artifact)
+        line = before if keeps else _unresolved(artifact, error)
+    if line is None:
+        locked.lines.append(LockLine(artifact.name, "missing", "", 0, 0))
+        return
+    artifacts[artifact.name] = line
+    locked.lines.append(_line(line, _state(before, line)))
+
+
+class _UnreadError(Exception):
+    """A dry run would have to read bytes to go on: so many files, so many bytes."""
+
+    def __init__(self, revision: str, files: int, size: int) -> None:
+        super().__init__(f"{files} files are not read")
+        self.revision = revision
+        self.files = files
+        self.bytes = size
 
 
 def _state(before: LockedArtifact | None, after: LockedArtifact) -> str:
@@ -90,8 +152,11 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     if artifact.is_made:
         return LockedArtifact(artifact.name, inputs, made=True)
     _refuse_unavailable(lab, artifact)
+    origin = lab.origin(artifact)
+    if lab.options.dry_run and artifact.origin.startswith("git+"):
+        raise _UnreadError("", 0, 0)  # a repository tells its files to those who fetched it
     lab.observe(Note(f"resolving {artifact.name} from {artifact.origin}"))
-    listing = lab.origin(artifact).resolve(artifact)
+    listing = origin.resolve(artifact)
     files = _digest_files(lab, artifact, listing)
     Snapshot.of(file.entry for file in files)
     return LockedArtifact(
@@ -120,6 +185,11 @@ def _refuse_unavailable(lab: Lab, artifact: Artifact) -> None:
 def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:
     unknown = [listed for listed in listing.files if not _is_known(listed)]
     to_read = sum(max(listed.size, 0) for listed in unknown)
+    if unknown and lab.options.dry_run:
+        lab.observe(
+            Note(f"{artifact.name}: would read {len(unknown)} files, {to_read:,} bytes, to know them")
+        )
+        raise _UnreadError(listing.revision, len(unknown), to_read)
     if to_read > ASK_ABOVE and not lab.options.agrees(
         f"{artifact.name}: read {to_read / 2**30:.1f} GiB once to know its digests?"
     ):

@@ -6,8 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from labsync.digest import sha256_bytes
-from labsync.mirrors.base import CONFLICT, Head, HeadName, Index
-from labsync.mirrors.records import head_bytes, index_bytes, parse_head, parse_index
+from labsync.errors import IntegrityError, InvalidError, NotFoundError
+from labsync.mirrors.base import CONFLICT, HEADS, Head, HeadName, Index
+from labsync.mirrors.records import (
+    NewerVersionError,
+    head_bytes,
+    index_bytes,
+    index_key,
+    parse_head,
+    parse_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +27,16 @@ if TYPE_CHECKING:
 
 
 class MirrorView:
-    """Heads are listed once; a head or an index that has not changed is never fetched again."""
+    """Heads are listed once; a head or an index that has not changed is never fetched again.
+
+    What was found damaged stays known on this disk, for keys are written once: a run that is stopped
+    before the mirror is repaired leaves the repair to the next.
+    """
 
     def __init__(self, mirror: Mirror, state: State) -> None:
         self.mirror = mirror
         self._state = state
+        self._unreadable: set[str] = set()
 
     @cached_property
     def _marks(self) -> dict[HeadName, str]:
@@ -36,6 +49,17 @@ class MirrorView:
     def refresh(self) -> None:
         """Forget the listing, so that the next question asks the mirror again."""
         self.__dict__.pop("_marks", None)
+
+    @cached_property
+    def damaged(self) -> frozenset[str]:
+        """Return the keys that were found to hold no or other bytes than an index says."""
+        known = self._state.get("damaged", self.mirror.url) or b""
+        return frozenset(known.decode().split("\n")) - {""}
+
+    def condemn(self, keys: frozenset[str]) -> None:
+        """Take note of damaged keys, for good."""
+        self.__dict__["damaged"] = damaged = self.damaged | keys
+        self._state.put("damaged", self.mirror.url, "\n".join(sorted(damaged)).encode())
 
     def names(self, artifact: ArtifactName) -> tuple[HeadName, ...]:
         """Return the artifact's heads: the newest, the sourced ones, the losers of conflicts."""
@@ -64,18 +88,58 @@ class MirrorView:
         )
 
     def index(self, index_id: str) -> Index:
-        """Return an index, fetched once in the life of this disk: it never changes."""
+        """Return an index, fetched once in the life of this disk: it never changes.
+
+        One that is lost or damaged raises NotFoundError (6) or IntegrityError (5) with the way out.
+        """
         cached = self._state.get("index", index_id)
         if cached is not None:
             # What another version of zstandard makes of a parsed index need not have the id of the original.
             return parse_index(cached, sha256_bytes(cached))
-        index = self.mirror.index(index_id)
+        try:
+            index = self.mirror.index(index_id)
+        except (IntegrityError, NotFoundError) as error:
+            error.path = error.path or index_key(index_id)
+            error.hint = (
+                f"bring `{index_key(index_id)}` back from a backup of the mirror; or delete the artifact's "
+                f"heads below `{HEADS}` there and `labsync push` from a box that has its files"
+            )
+            raise
         self._state.put("index", index_id, index_bytes(index))
         return index
+
+    def readable(self, head: Head) -> Index | None:
+        """Return the index of a sourced head, None where it is lost or damaged: it can be made again.
+
+        Raises NewerVersionError for one that is whole and that a newer labsync wrote.
+        """
+        if head.index in self._unreadable:
+            return None
+        try:
+            return self.index(head.index)
+        except NewerVersionError:
+            raise
+        except (IntegrityError, NotFoundError, InvalidError):
+            self._unreadable.add(head.index)
+            return None
 
     def newest(self, artifact: ArtifactName) -> Head | None:
         """Return the head of a made artifact."""
         return self.head(HeadName(artifact))
+
+    def descends(self, artifact: ArtifactName, index_id: str) -> bool:
+        """Say whether the newest head of a made artifact goes back to this index.
+
+        Where it does not, the mirror is not the one that the index was read from. Without a head, or
+        before the heads were listed, nothing speaks against it.
+        """
+        head = self.newest(artifact) if "_marks" in self.__dict__ else None
+        if head is None or head.index == index_id:
+            return True
+        try:
+            return any(found == index_id for found, _ in self._line(head))
+        except (IntegrityError, NotFoundError):
+            return False
 
     def conflicts(self, artifact: ArtifactName) -> tuple[HeadName, ...]:
         """Return the heads that keep the losers of conflicts."""
@@ -94,10 +158,17 @@ class MirrorView:
         """Yield a made artifact's indexes with their ids, the newest first, then the conflicts'."""
         starts = [self.newest(artifact), *(self.head(name) for name in self.conflicts(artifact))]
         seen: set[str] = set()
-        for head in starts:
-            index_id = head.index if head else ""
-            while index_id and index_id not in seen:
+        for head in filter(None, starts):
+            for index_id, index in self._line(head):
+                if index_id in seen:
+                    break
                 seen.add(index_id)
-                index = self.index(index_id)
                 yield index_id, index
-                index_id = index.parent
+
+    def _line(self, head: Head) -> Iterator[tuple[str, Index]]:
+        """Yield the head's index and those before it."""
+        index_id = head.index
+        while index_id:
+            index = self.index(index_id)
+            yield index_id, index
+            index_id = index.parent

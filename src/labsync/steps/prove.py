@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.errors import LabsyncError, SmokeFailedError
+from labsync.errors import LabsyncError, NotFoundError, SmokeFailedError, UsageError
 from labsync.events import Note
 from labsync.report import ErrorReport, SmokeResult
-from labsync.smoke.checks import plan_smoke
+from labsync.smoke.checks import SmokePlan, plan_smoke
 from labsync.smoke.run import Subject, smoke_one
+from labsync.steps.outcome import Action
 from labsync.steps.status import examine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from labsync.manifest.model import Artifact
+    from labsync.manifest.model import Artifact, SmokeSpec
     from labsync.report import Built
     from labsync.steps.lab import Lab
 
 GPU_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
+PENDING = b"pending"
+_NO_ENVIRONMENT = SmokePlan("skipped", reason="the environment failed")
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class SmokeOptions:
-    """Where models run: `device` as typed, empty for the manifest's own; `pending` only what waits."""
+    """Where models run: `device` as typed, empty for the manifest's own; `pending` only what waits.
+
+    `selectors` are those that were typed: who asks for a model is told when it cannot be run.
+    UsageError (2) for what does not fit together.
+    """
 
     device: str = ""
     require_gpu: bool = False
     pending: bool = False
+    selectors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.device and not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f"there is no device `{self.device}`", hint="`--device` takes cpu, cuda or cuda:N"
+            )
+        if self.require_gpu and self.device == "cpu":
+            raise UsageError(
+                "`--require-gpu` and `--device cpu` exclude each other", hint="leave one of them out"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Each model's result and an error for each that failed; in a dry run what would be done instead."""
+
+    results: tuple[SmokeResult, ...] = ()
+    errors: tuple[ErrorReport, ...] = ()
+    actions: tuple[Action, ...] = ()
 
 
 def has_gpu() -> bool:
@@ -38,44 +67,88 @@ def has_gpu() -> bool:
     return any(Path(sign).exists() for sign in GPU_SIGNS)
 
 
-def prove_models(
-    lab: Lab, artifacts: Sequence[Artifact], environment: Built | None, options: SmokeOptions
-) -> tuple[list[SmokeResult], list[ErrorReport]]:
-    """Return each model's result, and an error for each that failed; results are remembered."""
-    python = Path(environment.prefix) / "bin" / "python" if environment else Path(sys.executable)
-    results = [
-        _prove(lab, artifact, python, options)
-        for artifact in artifacts
-        if artifact.smoke is not None and (not options.pending or _waits(lab, artifact))
-    ]
-    for result in results:
-        lab.state.put("smoke", result.name, result.result.encode())
-    pending = [result.name for result in results if result.result == "pending"]
-    if pending:
-        lab.observe(
-            Note(
-                f"{len(pending)} models wait for a GPU session: run `labsync smoke --pending` there",
-                "warning",
-            )
+def pending_models(lab: Lab) -> tuple[str, ...]:
+    """Return the models that wait for a GPU session; only the state is asked."""
+    return tuple(
+        artifact.name
+        for artifact in lab.manifest.artifacts
+        if artifact.smoke is not None and lab.state.get("smoke", artifact.name) == PENDING
+    )
+
+
+def chosen_models(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> list[Artifact]:
+    """Return those of the artifacts that are to be proven.
+
+    Raises UsageError (2) when one that was selected by its name, or all that were selected, have no
+    smoke test.
+    """
+    models = [artifact for artifact in artifacts if artifact.smoke is not None]
+    named = [a for a in artifacts if a.smoke is None and {a.name, a.short_name} & set(options.selectors)]
+    if named or (options.selectors and not models):
+        name = named[0].name if named else options.selectors[0]
+        raise UsageError(
+            f"`{name}` has no smoke test in the manifest", hint="write `smoke: {task: …}` under it"
         )
-    return results, [_failure(result) for result in results if result.result == "fail"]
+    if options.pending:
+        models = [a for a in models if lab.state.get("smoke", a.name) in (None, PENDING)]
+    if not models:
+        lab.observe(Note("no model is pending" if options.pending else "the manifest has no smoke test"))
+    return models
 
 
-def _waits(lab: Lab, artifact: Artifact) -> bool:
-    return lab.state.get("smoke", artifact.name) in (None, b"pending")
+def prove_models(
+    lab: Lab, models: Sequence[Artifact], environment: Built | None, options: SmokeOptions
+) -> Proven:
+    """Run each model once, as far as it can be run here; what came of it is remembered.
+
+    Without an environment in the manifest (None) the Python that runs labsync is used; in one that
+    `failed` nothing can be proven.
+    """
+    failed = environment is not None and environment.state == "failed"
+    python = Path(environment.prefix) / "bin" / "python" if environment else Path(sys.executable)
+    results: list[SmokeResult] = []
+    errors: list[ErrorReport] = []
+    actions: list[Action] = []
+    for artifact in models:
+        assert artifact.smoke is not None
+        plan = _NO_ENVIRONMENT if failed else _plan(lab, artifact, artifact.smoke, options)
+        if lab.options.dry_run:
+            actions.append(_action(artifact, artifact.smoke, plan))
+            continue
+        result = _prove(lab, artifact, artifact.smoke, plan, python)
+        _remember(lab, plan, result)
+        results.append(result)
+        if result.result == "fail":
+            errors.append(_failure(result))
+        elif result.result == "skipped" and options.selectors and not failed:
+            errors.append(_not_whole(result))
+    _tell_pending(lab, results)
+    return Proven(tuple(results), tuple(errors), tuple(actions))
 
 
-def _prove(lab: Lab, artifact: Artifact, python: Path, options: SmokeOptions) -> SmokeResult:
-    spec = artifact.smoke
-    assert spec is not None
-    plan = plan_smoke(
+def _plan(lab: Lab, artifact: Artifact, spec: SmokeSpec, options: SmokeOptions) -> SmokePlan:
+    stands = examine(lab, artifact, with_mirror=False).report
+    nothing_made = artifact.is_made and not stands.files
+    return plan_smoke(
         spec,
-        examine(lab, artifact).report.disk,
+        "missing" if nothing_made else stands.disk,
         has_gpu=has_gpu(),
         device_option=options.device,
         manifest_device=lab.manifest.device,
         require_gpu=options.require_gpu,
     )
+
+
+def _action(artifact: Artifact, spec: SmokeSpec, plan: SmokePlan) -> Action:
+    what = (
+        f"run {spec.task} on {plan.device}" if plan.decision == "run" else f"{plan.decision}: {plan.reason}"
+    )
+    return Action(artifact.name, "", "disk", (), 0, what)
+
+
+def _prove(lab: Lab, artifact: Artifact, spec: SmokeSpec, plan: SmokePlan, python: Path) -> SmokeResult:
+    if plan.decision != "run":
+        return SmokeResult(artifact.name, spec.task, plan.decision, plan.reason)
     try:
         if artifact.path:
             subject = Subject(artifact.name, spec, str(_model_path(lab, artifact)), lab.manifest.root)
@@ -83,11 +156,25 @@ def _prove(lab: Lab, artifact: Artifact, python: Path, options: SmokeOptions) ->
             model = artifact.origin.removeprefix("hf://")
             revision = lab.locked(artifact).revision
             subject = Subject(artifact.name, spec, model, lab.manifest.root, revision)
-        if plan.decision == "run":
-            lab.observe(Note(f"{artifact.name}: running {spec.task} on {plan.device}"))
+        lab.observe(Note(f"{artifact.name}: running {spec.task} on {plan.device}"))
         return smoke_one(subject, plan, python, lab.options.env)
     except LabsyncError as error:
         return SmokeResult(artifact.name, spec.task, "fail", error.what)
+
+
+def _remember(lab: Lab, plan: SmokePlan, result: SmokeResult) -> None:
+    """Keep what a run showed; a model that was not run still waits, or is what it was before."""
+    if plan.decision == "run":
+        lab.state.put("smoke", result.name, result.result.encode())
+    elif plan.decision != "skipped":
+        lab.state.put("smoke", result.name, PENDING)
+
+
+def _tell_pending(lab: Lab, results: Sequence[SmokeResult]) -> None:
+    if pending := sum(result.result == "pending" for result in results):
+        lab.observe(
+            Note(f"{pending} models wait for a GPU session: run `labsync smoke --pending` there", "warning")
+        )
 
 
 def _model_path(lab: Lab, artifact: Artifact) -> Path:
@@ -105,6 +192,16 @@ def _failure(result: SmokeResult) -> ErrorReport:
             f"`{result.name}` did not pass {result.task}: {result.reason}",
             safe="its files are verified and stay as they are",
             hint=f"`labsync smoke {result.name}` runs it again",
+            artifact=result.name,
+        )
+    )
+
+
+def _not_whole(result: SmokeResult) -> ErrorReport:
+    return ErrorReport.of(
+        NotFoundError(
+            f"`{result.name}` was not run: {result.reason}",
+            hint=f"`labsync pull {result.name}`",
             artifact=result.name,
         )
     )

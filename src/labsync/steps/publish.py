@@ -6,13 +6,15 @@ import socket
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from labsync.mirrors.base import Head, HeadName, Index
+from labsync.mirrors.base import Head, HeadMovedError, HeadName, Index
 
 if TYPE_CHECKING:
     from labsync.manifest.model import Artifact
     from labsync.mirrors.base import Located
     from labsync.names import ArtifactName
     from labsync.steps.lab import Lab
+
+ROUNDS = 8  # of compare-and-swap, before another box that never rests is reported
 
 
 def now() -> str:
@@ -33,11 +35,24 @@ def publish(lab: Lab, name: HeadName, index: Index, expected: Head | None) -> He
 
 
 def publish_sourced(lab: Lab, artifact: Artifact, located: tuple[Located, ...]) -> None:
-    """Publish a sourced snapshot, unless its head names it already."""
-    index = new_index(artifact.name, located)
-    name = HeadName.sourced(artifact.name, index.snapshot.id)
-    head = lab.view.head(name)
-    if head is not None and head.snapshot == index.snapshot.id:
-        return
-    publish(lab, name, index, head)
+    """Publish a sourced snapshot, unless its head names it already with an index that serves.
+
+    It does not serve when it is lost, or when it names a key that this command found damaged. Then a
+    new index of the same snapshot takes its place. A box that published the same meanwhile is as good.
+    """
+    snapshot = new_index(artifact.name, located).snapshot.id
+    name = HeadName.sourced(artifact.name, snapshot)
+    for left in reversed(range(ROUNDS)):
+        head = lab.view.head(name)
+        old = lab.view.readable(head) if head is not None and head.snapshot == snapshot else None
+        if old is not None and not any(file.key in lab.view.damaged for file in old.files):
+            break
+        parent = head.index if head is not None and old is not None else ""
+        try:
+            publish(lab, name, new_index(artifact.name, located, parent), head)
+            break
+        except HeadMovedError:
+            if not left:
+                raise
+            lab.view.refresh()
     lab.state.close_batches(lab.memory_key(artifact))

@@ -132,29 +132,32 @@ class Stand:
     skipped: tuple[Skipped, ...] = ()
 
 
-def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False) -> Stand:
-    """Look at one artifact; with `rehash` every byte on the disk is read again."""
+def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False, with_mirror: bool = True) -> Stand:
+    """Look at one artifact; with `rehash` every byte on the disk is read again.
+
+    Without the mirror it is not asked at all, even where it could be, and its state is `off`.
+    """
+    asks = with_mirror and lab.has_mirror
     try:
         if artifact.is_made:
-            return _examine_made(lab, artifact, rehash=rehash)
-        return _examine_sourced(lab, artifact, rehash=rehash)
+            return _examine_made(lab, artifact, rehash=rehash, asks=asks)
+        return _examine_sourced(lab, artifact, rehash=rehash, asks=asks)
     except LabsyncError as error:
-        report = ArtifactReport(
-            artifact.name, "", "failed", _off(lab, artifact), 0, 0, error.hint or error.what
-        )
+        mirror = _off(artifact, asks=asks)
+        report = ArtifactReport(artifact.name, "", "failed", mirror, 0, 0, error.hint or error.what)
         return Stand(report, (ErrorReport.of(error, artifact.name),))
 
 
-def _off(lab: Lab, artifact: Artifact) -> MirrorState:
-    return "missing" if artifact.mirror and lab.has_mirror else "off"
+def _off(artifact: Artifact, *, asks: bool) -> MirrorState:
+    return "missing" if artifact.mirror and asks else "off"
 
 
-def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
+def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) -> Stand:
     locked = lab.locked(artifact)
     wanted = locked.snapshot
     inventory = lab.home(artifact).inventory(rehash=rehash)
     disk, reason = sourced_state(wanted, inventory)
-    mirror: MirrorState = _off(lab, artifact)
+    mirror: MirrorState = _off(artifact, asks=asks)
     if mirror != "off":
         head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
         mirror = "ok" if head is not None and head.snapshot == wanted.id else "missing"
@@ -164,16 +167,17 @@ def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
     return Stand(report, errors, skipped)
 
 
-def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool) -> Stand:
+def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) -> Stand:
     inventory = without_secrets(lab.home(artifact).inventory(rehash=rehash))
-    head = lab.view.newest(artifact.name) if lab.has_mirror else None
+    head = lab.view.newest(artifact.name) if asks else None
     # A mirror that has no head has lost what was pushed, or is another one: nothing is safe there.
-    base = lab.base(artifact) if head is not None or not lab.has_mirror else None
+    base = lab.base(artifact) if head is not None or not asks else None
     base = within(artifact, base) if base is not None else None
     theirs = within(artifact, lab.view.index(head.index).snapshot) if head else None
     judge = checkpoint_state if artifact.kind == "checkpoints" else made_state
-    disk, reason = judge(base, theirs, inventory)
-    mirror = _made_mirror(lab, artifact, disk, theirs)
+    # A mirror that is not asked counts as unchanged: what was there is still wanted here.
+    disk, reason = judge(base, theirs if asks else base, inventory)
+    mirror = _made_mirror(lab, artifact, disk, theirs) if asks else "off"
     here = Snapshot.of(found.entry for found in inventory.files.values())
     report = ArtifactReport(
         artifact.name, head.snapshot if head else "", disk, mirror, len(here), here.size, reason
@@ -195,8 +199,6 @@ def without_secrets(inventory: Inventory) -> Inventory:
 
 
 def _made_mirror(lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot | None) -> MirrorState:
-    if not lab.has_mirror:
-        return "off"
     if unsettled_conflicts(lab, artifact, theirs):
         return "conflict"
     if disk in ("ahead", "conflict"):

@@ -127,13 +127,17 @@ class Carrier:
         A wrong digest is fetched once more as a whole, from another place if there is one.
         """
         queue, errors, mismatched = deque(sources), list[LabsyncError](), False
+        wrong: set[Place] = set()
         while queue:
             source = queue.popleft()
             try:
                 yield from self._read(source, part)
                 verify(part.path, self._route.entry, self._run.check)
+                if "mirror" in wrong - {source.place}:
+                    self._run.ledger.damaged(self._route)
                 return
             except IntegrityError as error:
+                wrong.add(source.place)
                 self._rewind(source.place, part)
                 errors.append(_changed(error) if source.place == "disk" else error)
                 if source.place == "disk":
@@ -143,6 +147,8 @@ class Carrier:
                 mismatched = True
                 queue.append(source)
             except _ELSEWHERE as error:
+                if isinstance(error, NotFoundError):
+                    wrong.add(source.place)
                 errors.append(error)
         raise min(errors, key=_rank)
 

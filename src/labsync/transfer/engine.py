@@ -41,13 +41,16 @@ class Outcome:
     """What became of the routes, in their order.
 
     `done`: every step of the route succeeded. `written`: the route's bytes are in the mirror under
-    its key, whatever became of the disk. Each route that is not in `done` has at least one failure.
+    its key, whatever became of the disk. `damaged`: the mirror had no or other bytes where it was
+    said to have the route's, and another place gave them. Each route that is not in `done` has at
+    least one failure.
     """
 
     done: tuple[Route, ...]
     written: tuple[Route, ...]
     failures: tuple[Failure, ...]
     transferred: Transferred
+    damaged: tuple[Route, ...] = ()
 
     def mirrored(self, artifact: ArtifactName) -> dict[str, str]:
         """Return the keys that were written for an artifact, by SHA-256."""
@@ -167,4 +170,5 @@ def _outcome(routes: Sequence[Route], ledger: Ledger) -> Outcome:
         tuple(route for route in routes if ledger.is_written(route)),
         tuple(Failure(route, error) for route in routes for error in ledger.errors_of(route)),
         ledger.transferred(),
+        tuple(route for route in routes if ledger.is_damaged(route)),
     )

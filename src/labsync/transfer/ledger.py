@@ -30,6 +30,7 @@ class Ledger:
         self._bytes: collections.Counter[str] = collections.Counter()
         self._done: set[int] = set()
         self._written: set[int] = set()
+        self._damaged: set[int] = set()
         self._failures: dict[int, list[LabsyncError]] = {}
         self._full: dict[int, DiskError] = {}
         self._down: dict[tuple[ArtifactName, Place], UnavailableError] = {}
@@ -46,6 +47,11 @@ class Ledger:
         """Note that the route's bytes are in the mirror."""
         with self._mutex:
             self._written.add(id(route))
+
+    def damaged(self, route: Route) -> None:
+        """Note that the mirror did not have the right bytes, and that another place did."""
+        with self._mutex:
+            self._damaged.add(id(route))
 
     def finish(self, route: Route) -> None:
         """Note that every step of the route is done."""
@@ -65,6 +71,11 @@ class Ledger:
         """Say whether every step of the route is done."""
         with self._mutex:
             return id(route) in self._done
+
+    def is_damaged(self, route: Route) -> bool:
+        """Say whether the mirror did not have the right bytes, and another place did."""
+        with self._mutex:
+            return id(route) in self._damaged
 
     def is_written(self, route: Route) -> bool:
         """Say whether the route's bytes were written to the mirror."""

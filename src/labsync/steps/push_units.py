@@ -1,0 +1,96 @@
+"""Push of checkpoints: each complete unit is a snapshot of its own, and the head moves to the newest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labsync.errors import ConflictError
+from labsync.merge import is_complete, units
+from labsync.mirrors.base import HeadMovedError, HeadName
+from labsync.report import Skipped
+from labsync.snapshot import Snapshot
+from labsync.steps.goals import within
+from labsync.steps.publish import new_index, publish
+from labsync.steps.storing import Pushed, keep_loser, store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from labsync.disk.base import Home
+    from labsync.manifest.model import Artifact
+    from labsync.mirrors.base import Head
+    from labsync.steps.lab import Lab
+    from labsync.steps.settled import Settled
+
+
+def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
+    """Push each complete unit that the head's history does not have yet, the oldest first."""
+    head, base = lab.view.newest(artifact.name), lab.base(artifact)
+    base = within(artifact, base) if base is not None else None
+    known = _known_units(lab, artifact, head)
+    waiting = [unit for unit in found if unit.id not in known]
+    if not waiting:
+        return
+    if head is not None and not lab.options.force and base != _newest_unit(lab, artifact, head):
+        raise _unit_conflict(lab, artifact, home, waiting, pushed)
+    contents = lab.view.contents(artifact.name)
+    for number, unit in enumerate(waiting):
+        located = store(lab, artifact, home, unit, contents, pushed)
+        index = new_index(artifact.name, located, head.index if head else "")
+        try:
+            head = publish(lab, HeadName(artifact.name), index, head)
+        except HeadMovedError:
+            lab.view.refresh()
+            raise _unit_conflict(lab, artifact, home, waiting[number:], pushed) from None
+        home.finish(unit)
+        lab.set_base(artifact, unit)
+        lab.state.close_batches(lab.memory_key(artifact))
+
+
+def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:
+    return within(artifact, lab.view.index(head.index).snapshot)
+
+
+def _known_units(lab: Lab, artifact: Artifact, head: Head | None) -> set[str]:
+    """Return the snapshots in the head's history; the loser of a conflict is not in it."""
+    known, index_id = set(), head.index if head else ""
+    while index_id:
+        index = lab.view.index(index_id)
+        known.add(within(artifact, index.snapshot).id)
+        index_id = index.parent
+    return known
+
+
+def complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pushed) -> list[Snapshot]:
+    """Return the finished units of which every file may be pushed, the oldest first."""
+    found = []
+    mine, waiting = settled.snapshot, units(settled.busy)
+    for unit, members in units(mine.by_path).items():
+        if not is_complete(unit, members, artifact.complete):
+            pushed.skipped.append(Skipped(unit or artifact.path, "the checkpoint is not finished"))
+        elif unit in waiting:
+            pushed.skipped.append(Skipped(unit or artifact.path, "a file of the checkpoint is not settled"))
+        else:
+            newest = max(home.source(path).stat().st_mtime_ns for path in members)
+            found.append((newest, unit, Snapshot.of(mine.by_path[path] for path in members)))
+    return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
+
+
+def _unit_conflict(
+    lab: Lab, artifact: Artifact, home: Home, waiting: Sequence[Snapshot], pushed: Pushed
+) -> ConflictError:
+    """Keep this box's units beside the head, and return the conflict to report."""
+    contents = lab.view.contents(artifact.name)
+    for unit in waiting:
+        keep_loser(lab, artifact, home, unit, contents, pushed)
+        home.finish(unit)
+    newest = waiting[-1]
+    return ConflictError(
+        f"another box pushed a checkpoint to `{artifact.name}` that this box has not seen",
+        safe=f"both are in the mirror: theirs in the head, yours as `{artifact.name}@{newest.short_id}`",
+        hint=(
+            f"`labsync pull {artifact.name}` takes theirs beside yours; "
+            f"`labsync push {artifact.name} --force` makes yours the newest"
+        ),
+        path=newest.entries[0].path,
+    )
