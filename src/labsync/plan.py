@@ -13,7 +13,7 @@ from labsync.places import Found, Inventory, Place, Ref, Replace
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from labsync.names import ArtifactName
 
@@ -212,18 +212,3 @@ def _held(goal: Goal) -> dict[str, tuple[Source, ...]]:
         if sources := tuple(s for s in (disk.get(sha256), mirror, origin.get(sha256)) if s):
             held[sha256] = sources
     return held
-
-
-def locate(goal: Goal, plan: Plan) -> dict[str, Ref]:
-    """Return where each wanted path will lie in the mirror once the plan is carried out.
-
-    A path whose content cannot be written is left out; the caller then publishes no index.
-    """
-    keys = {route.entry.sha256: Ref(route.key) for route in plan.routes if route.key}
-    places = {**goal.mirrored, **keys}
-    return {entry.path: places[entry.sha256] for entry in goal.wanted if entry.sha256 in places}
-
-
-def conflicts(plans: Iterable[Plan]) -> tuple[Kept, ...]:
-    """Return every kept file that the user has to decide about."""
-    return tuple(kept for plan in plans for kept in plan.kept if kept.reason == "conflict")

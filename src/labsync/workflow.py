@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labsync.artifact_locks import hold
-from labsync.errors import LabsyncError, LockedError
+from labsync.errors import LabsyncError
 from labsync.events import Note, StageStarted
 from labsync.lock import read_lock, write_lock
 from labsync.manifest.select import Selection
@@ -28,9 +28,9 @@ from labsync.steps.environment import (
     lock_environment,
     proven_kernel,
 )
-from labsync.steps.fetched import drop_spare
+from labsync.steps.fetched import make_room
 from labsync.steps.fill_mirror import fill_mirror
-from labsync.steps.locking import check_lines, make_lock
+from labsync.steps.locking import check_lines, gaps, make_lock
 from labsync.steps.outcome import Location, Outcome, actions, finish
 from labsync.steps.prove import chosen_models, prove_models
 from labsync.steps.pull import pull as pull_selected
@@ -97,7 +97,7 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Outcome:
     """Bring the selected artifacts to the disk: from the disk itself, the mirror, the origin."""
-    _make_room(lab)
+    make_room(lab)
     return _transferred(lab, pull_selected(lab, selections), [s.artifact for s in selections])
 
 
@@ -118,7 +118,7 @@ def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -
     """Read every byte on the disk again; with `repair` fetch what is damaged or missing."""
     artifacts = [selection.artifact for selection in selections]
     if repair:
-        _make_room(lab)
+        make_room(lab)
         return _transferred(lab, repair_selected(lab, selections), artifacts)
     stands = [examine(lab, artifact, rehash=True, with_mirror=False) for artifact in artifacts]
     errors = tuple(error for stand in stands for error in stand.errors)
@@ -189,11 +189,13 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     artifacts = lab.manifest.artifacts
 
     lab.observe(StageStarted("lock", lab.manifest.lock_path.name))
-    locked, ready = _ensure_lock(lab)
+    locked = _ensure_lock(lab)
     errors = list(locked.report.errors)
+    unlocked = gaps(lab)  # why is among the errors
+    ready = [artifact for artifact in artifacts if artifact not in unlocked]
 
     lab.observe(StageStarted("pull", f"{len(ready)} artifacts"))
-    _make_room(lab)
+    make_room(lab)
     pulled = pull_selected(lab, [Selection(artifact) for artifact in ready])
     errors += pulled.errors
     if lab.options.dry_run:
@@ -214,26 +216,14 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     return Outcome(report)
 
 
-def _ensure_lock(lab: Lab) -> tuple[Outcome, list[Artifact]]:
-    """Fill what the lock lacks or could not resolve, and return what can be pulled.
-
-    What is stale is the user's to update, artifact by artifact.
-    """
-    known = lab.lock.artifacts if lab.lock else {}
-    gaps = [
-        artifact
-        for artifact in lab.manifest.artifacts
-        if not artifact.is_made and (artifact.name not in known or known[artifact.name].unresolved)
-    ]
-    if lab.lock is not None and not gaps:
-        return Outcome(Report()), list(lab.manifest.artifacts)
-    what = f"{len(gaps)} artifacts are not resolved yet" if lab.lock else "no lock yet"
-    lab.observe(Note(f"{what}: writing {lab.manifest.lock_path.name}"))
-    outcome = lock(lab, gaps, LockOptions(fill=True))
-    resolved = {
-        name for name, line in (lab.lock.artifacts if lab.lock else {}).items() if not line.unresolved
-    }
-    return outcome, [a for a in lab.manifest.artifacts if a.is_made or a.name in resolved]
+def _ensure_lock(lab: Lab) -> Outcome:
+    """Fill what the lock lacks or could not resolve; what is stale is the user's to update."""
+    missing = gaps(lab)
+    if lab.lock is not None and not missing:
+        return Outcome(Report())
+    why = f"{len(missing)} artifacts are not resolved yet" if lab.lock else "no lock yet"
+    lab.observe(Note(f"{why}: writing {lab.manifest.lock_path.name}"))
+    return lock(lab, missing, LockOptions(fill=True))
 
 
 def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) -> Built | None:
@@ -245,7 +235,8 @@ def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) ->
             ensure_environment_lock(lab)
         return built_environment(lab)
     except LabsyncError as error:
-        errors.append(ErrorReport.of(error))
+        if not error.artifact or error.artifact not in {known.artifact for known in errors}:
+            errors.append(ErrorReport.of(error))  # else a library could not be brought, which was said
         return failed_environment(lab)
 
 
@@ -258,14 +249,6 @@ def _kernel(lab: Lab, environment: Built, errors: list[ErrorReport]) -> Built | 
     except LabsyncError as error:
         errors.append(ErrorReport.of(error))
         return replace(environment, state="failed")
-
-
-def _make_room(lab: Lab) -> None:
-    """Remove fetched bytes that nothing waits for, unless a `lock` is filling the folder just now."""
-    if lab.options.dry_run or not lab.fetched_dir.is_dir():
-        return
-    with contextlib.suppress(LockedError), hold(lab.manifest.state_dir, "lock", "write"):
-        drop_spare(lab)
 
 
 def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Outcome:

@@ -173,3 +173,19 @@ def test_a_dry_push_tells_of_conflicts_and_of_dropped_names(boxes: tuple[Box, Bo
     assert [(x["path"], x["reason"]) for x in planned.lines[:-1]] == [
         ("three", "dropped from the newest push")
     ]
+
+
+def test_what_is_left_to_prove_is_the_next_command(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes(b"m")
+    text = (
+        "version: 1\nproject: p\nmodels:\n  m:\n    origin: 'file:../m.bin'\n    path: m.bin\n"
+        "    smoke: {task: python, function: 'lab:prove'}\n"
+    )
+    box = Box(tmp_path / "box", text)
+    assert box.labsync("lock").code == 0
+    assert box.labsync("pull").code == 0
+    waiting = box.labsync("smoke")
+    assert [result["result"] for result in waiting.report["smoke"]] == ["pending"]
+    assert box.labsync("status").lines[0]["next_command"].startswith("labsync smoke --pending")
+    box.manifest.write_text(text + "environment: {name: lab, manager: venv, inherit: true}\n")
+    assert box.labsync("status").lines[0]["next_command"] == "labsync env build"

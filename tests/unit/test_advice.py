@@ -27,7 +27,8 @@ def stand(name: str, disk: DiskState = "ok", mirror: MirrorState = "ok", reason:
         # `lock` inside another word is not the lock
         ([stand("models/a", "failed", reason="access to `org/blocked` was blocked")], [], ""),
         ([stand("results/r", "conflict")], ["results/r"],
-         "labsync pull results/r --force (theirs; yours is set aside) or labsync push results/r --force (yours)"),
+         ("labsync pull results/r --force (theirs; yours is set aside)"
+         " or labsync push results/r --force (yours)")),
         ([stand("results/r", "ahead"), stand("models/a", "behind")], ["results/r"], "labsync push results/r"),
         ([stand("models/a", "modified", reason="`x` damaged: …")], [], "labsync verify --repair"),
         ([stand("models/a", "missing")], [], "labsync pull models/a"),

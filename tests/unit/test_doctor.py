@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.box import Box
+from tests.fakes.s3 import moto_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,27 @@ def test_a_mirror_that_is_not_there_is_8(tmp_path: Path, args: list[str]) -> Non
     (tmp_path / "mirror").symlink_to("nowhere")
     code, found = _results(box, *args)
     assert (code, found["mirror"]) == (8, "failed")
+
+
+def test_one_cause_is_told_once_and_only_by_its_finding(tmp_path: Path) -> None:
+    box = _box(tmp_path, "environment: {name: lab, manager: venv, spec: absent.yaml, lock: absent.lock}\n")
+    (tmp_path / "mirror").symlink_to("nowhere")
+    examined = box.labsync("doctor")
+    failed = [line["name"] for line in examined.lines[:-1] if line["result"] == "failed"]
+    assert failed == ["mirror", "environment"]
+    assert not {"compare-and-swap", "kernel"} & {line["name"] for line in examined.lines[:-1]}
+    assert (examined.code, examined.report["exit_code"], examined.errors) == (4, 4, [])
+    assert "error:" not in examined.stderr
+
+
+def test_a_dry_run_writes_nothing_to_the_mirror(tmp_path: Path) -> None:
+    with moto_server() as server:
+        server.make_bucket("lab")
+        mirror = f"{{url: s3://lab/p, endpoint: '{server.url}', region: us-east-1}}"
+        box = Box(tmp_path / "box", MANIFEST.format(mirror=mirror, more=""), server.env)
+        dry = box.labsync("doctor", "--dry-run")
+        assert (dry.code, set(dry.requests)) == (0, {"LIST"})
+        assert "PUT" in box.labsync("doctor").requests
 
 
 def test_offline_does_not_ask_a_bucket(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from labsync.digest import git_blob_id
+from labsync.digest import BLOCK, git_blob_id
 from labsync.errors import DiskError, IntegrityError, NotFoundError, UnavailableError
 from labsync.origins.base import Listed
 from labsync.places import Ref
@@ -68,14 +69,50 @@ def test_entries_come_in_their_order_and_bytes_stay_for_pull(tmp_path: Path) -> 
     reader = FetchedFirst(silent, tmp_path / "fetched")
     reader.read(Ref("o", path="c"), entries[0], tmp_path / "out", 0, lambda count: None)
     assert (tmp_path / "out").read_bytes() == files["c"]
-    (tmp_path / "out").write_bytes(files["c"][:4])
-    reader.read(Ref("o", path="c"), entries[0], tmp_path / "out", 4, lambda count: None)
-    assert (tmp_path / "out").read_bytes() == files["c"]
     assert silent.reads == []
-    drop(tmp_path / "fetched", entries[:1])
-    drop(tmp_path / "fetched", entries[:1])
-    with pytest.raises(KeyError):
-        reader.read(Ref("o", path="c"), entries[0], tmp_path / "out", 0, lambda count: None)
+    drop(tmp_path / "fetched", entries[1:])
+    drop(tmp_path / "fetched", entries[1:])
+    for path, entry in zip("ca", entries, strict=False):  # used up, and dropped
+        with pytest.raises(KeyError):
+            reader.read(Ref("o", path=path), entry, tmp_path / "out", 0, lambda count: None)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, 3 * BLOCK + 7])
+def test_fetched_bytes_are_moved_block_by_block_and_need_no_second_room(tmp_path: Path, size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    data = data[:size]
+    fetched, out = tmp_path / _sha256(data), tmp_path / "out"
+    fetched.write_bytes(data)
+    moved: list[int] = []
+
+    def advance(count: int) -> None:
+        moved.append(count)
+        assert fetched.stat().st_size == size - sum(moved)
+
+    entry = FileEntry("a", _sha256(data), size)
+    out.touch()
+    inode = out.stat().st_ino
+    FetchedFirst(Origin({}), tmp_path).read(Ref("o", path="a"), entry, out, 0, advance)
+    assert out.read_bytes() == data
+    assert out.stat().st_ino == inode  # its holder's lock is on it
+    assert sum(moved) == size
+    assert not fetched.exists()
+
+
+def test_what_a_killed_move_left_and_what_another_reads_now_come_from_the_origin(tmp_path: Path) -> None:
+    data = b"whole content"
+    entry = FileEntry("a", _sha256(data), len(data))
+    fetched, out = tmp_path / entry.sha256, tmp_path / "out"
+    origin = Origin({"a": data})
+    fetched.write_bytes(data[:4])
+    FetchedFirst(origin, tmp_path).read(Ref("o", path="a"), entry, out, 0, lambda count: None)
+    assert not fetched.exists()
+    fetched.write_bytes(data)
+    with fetched.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        FetchedFirst(origin, tmp_path).read(Ref("o", path="a"), entry, out, 0, lambda count: None)
+    assert fetched.read_bytes() == data
+    assert origin.reads == ["a", "a"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from labsync.places import Found, Inventory, Ref
-from labsync.plan import Goal, Kept, Publication, Unmet, conflicts, locate, make_plan
+from labsync.plan import Goal, Kept, Publication, Unmet, make_plan
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
 from tests.fakes.model_lab import complete, deterministic, frugal, honest, idempotent, safe
 from tests.strategies import NAME, PREFIX, entry_of, goals
@@ -108,14 +108,13 @@ def test_a_users_file_in_the_place_of_a_sourced_one_is_a_conflict_to_decide() ->
     goal = _goal(wanted=Snapshot((NEW,)), disk=_on_disk(MINE, "changed"), mirrored={NEW.sha256: Ref("k")})
     plan = make_plan(goal)
     assert plan.is_empty
-    assert conflicts([plan]) == (Kept(NAME, "a.bin", "conflict"),)
+    assert plan.kept == (Kept(NAME, "a.bin", "conflict"),)
 
 
 def test_every_path_of_a_content_that_nobody_holds_is_named() -> None:
     twice = Snapshot.of((entry_of("a", b"x"), entry_of("b", b"x")))
     plan = make_plan(_goal(wanted=twice))
     assert plan.unmet == tuple(Unmet(NAME, entry) for entry in twice)
-    assert locate(_goal(wanted=twice), plan) == {}
 
 
 def test_planning_many_files_that_are_all_missing_stays_linear() -> None:

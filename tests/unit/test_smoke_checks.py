@@ -60,7 +60,6 @@ class Case:
         Case("fail", require=True),
         Case("fail", manifest="cpu", require=True),
         Case("run", manifest="cpu", gpu=True, require=True, device="cuda"),
-        Case("fail", option="cpu", gpu=True, require=True),
     ],
 )
 def test_the_device_decides_whether_a_model_runs_now(case: Case) -> None:

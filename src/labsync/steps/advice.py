@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labsync.steps.environment import environment_is_missing
 from labsync.steps.outcome import Advice
+from labsync.steps.prove import has_gpu, pending_models
 from labsync.steps.writers import is_secret
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def advise(lab: Lab, reports: Sequence[ArtifactReport]) -> Advice:
         len(files),
         sum(entry.size for entry in files),
         tuple(names),
-        next_command(reports, names, made),
+        next_command(reports, names, made) or _proof_command(lab),
         tuple(unknown),
         lab.mirror_is_embedded and bool(made),
     )
@@ -65,6 +67,15 @@ def _stored(lab: Lab, artifact: Artifact) -> set[str]:
         return set(lab.view.contents(artifact.name))
     indexes = (index for _, index in lab.view.history(artifact.name))
     return {located.entry.sha256 for index in indexes for located in index.files}
+
+
+def _proof_command(lab: Lab) -> str:
+    """Return what is left to prove once everything is in its place."""
+    if environment_is_missing(lab):
+        return "labsync env build"
+    if pending_models(lab):
+        return "labsync smoke --pending" + ("" if has_gpu() else " (on a GPU session)")
+    return ""
 
 
 def next_command(

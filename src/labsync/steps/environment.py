@@ -102,7 +102,9 @@ def _library(lab: Lab, artifact: Artifact) -> Library:
     tree = lab.home(artifact).path
     if not tree.is_dir():
         raise NotFoundError(
-            f"the library `{artifact.name}` is not on the disk", hint=f"`labsync pull {artifact.name}`"
+            f"the library `{artifact.name}` is not on the disk",
+            artifact=artifact.name,
+            hint=f"`labsync pull {artifact.name}`",
         )
     return Library(
         artifact.short_name,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -17,9 +18,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from labsync import atomic
+from labsync.artifact_locks import hold
 from labsync.digest import BLOCK, git_blob_id, is_sha256, sha256_file
 from labsync.disk.budget import measure
-from labsync.errors import DiskError, IntegrityError, InterruptedRunError, LabsyncError, UnavailableError
+from labsync.errors import (
+    DiskError,
+    IntegrityError,
+    InterruptedRunError,
+    LabsyncError,
+    LockedError,
+    UnavailableError,
+)
 from labsync.names import escape
 from labsync.places import Ref
 from labsync.snapshot import FileEntry
@@ -107,6 +116,14 @@ def drop(folder: Path, entries: Iterable[FileEntry]) -> None:
     """Remove fetched bytes that have found their place."""
     for entry in entries:
         (folder / entry.sha256).unlink(missing_ok=True)
+
+
+def make_room(lab: Lab) -> None:
+    """Remove fetched bytes that nothing waits for, unless a `lock` is filling the folder just now."""
+    if lab.options.dry_run or not lab.fetched_dir.is_dir():
+        return
+    with contextlib.suppress(LockedError), hold(lab.manifest.state_dir, "lock", "write"):
+        drop_spare(lab)
 
 
 def drop_spare(lab: Lab) -> None:

@@ -160,7 +160,7 @@ class Lab:
         """Return the origin of a sourced artifact; UsageError (2) where `--offline` forbids it."""
         if not self.may_ask_origin(artifact):
             raise UsageError(
-                f"the origin of `{artifact.name}` needs the network, and `--offline` forbids it",
+                "the origin needs the network, and `--offline` forbids it",
                 artifact=artifact.name,
                 hint="run it without `--offline`",
             )

@@ -64,6 +64,16 @@ def make_lock(lab: Lab, chosen: Sequence[Artifact], *, upgrade: bool, fill: bool
     return locked
 
 
+def gaps(lab: Lab) -> list[Artifact]:
+    """Return the sourced artifacts that have no line in the lock, or an `unresolved` one."""
+    known = lab.lock.artifacts if lab.lock else {}
+    return [
+        artifact
+        for artifact in lab.manifest.artifacts
+        if not artifact.is_made and (artifact.name not in known or known[artifact.name].unresolved)
+    ]
+
+
 def check_lines(lab: Lab, chosen: Sequence[Artifact]) -> Locked:
     """Return how each chosen artifact stands in the lock, and an error for each that must be locked."""
     reasons = {r.name: r for r in check_lock(lab.manifest, lab.lock) if not r.informational}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from labsync.manifest.model import Artifact
+    from labsync.mirrors.base import Head
     from labsync.places import Found, Inventory
     from labsync.steps.lab import Lab
 
@@ -160,11 +161,20 @@ def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) 
     mirror: MirrorState = _off(artifact, asks=asks)
     if mirror != "off":
         head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
-        mirror = "ok" if head is not None and head.snapshot == wanted.id else "missing"
+        mirror = _sourced_mirror(lab, head) if head and head.snapshot == wanted.id else "missing"
     report = ArtifactReport(artifact.name, wanted.id, disk, mirror, len(wanted), wanted.size, reason)
     errors = _damage(artifact, wanted, inventory) if rehash else ()
     skipped = tuple(Skipped(f"{artifact.name}/{path}", why) for path, why in locked.skipped)
     return Stand(report, errors, skipped)
+
+
+def _sourced_mirror(lab: Lab, head: Head) -> MirrorState:
+    """Return `behind` where something the index names is known to be damaged: a pull writes it anew."""
+    if not lab.view.damaged:
+        return "ok"
+    index = lab.view.readable(head)
+    whole = index is not None and not any(file.key in lab.view.damaged for file in index.files)
+    return "ok" if whole else "behind"
 
 
 def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) -> Stand:
