@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labsync.artifact_locks import locks_work
 from labsync.disk.budget import measure, reserve_of
 from labsync.errors import DiskError, InvalidError, LabsyncError, combine
 from labsync.lock import check_lock
@@ -67,6 +68,19 @@ def _disk(lab: Lab) -> Check:
     if free < reserve:
         raise DiskError(f"less is free than the reserve: {detail}", hint="`labsync du` shows what takes room")
     return Check("disk", "ok", detail)
+
+
+def _locks(lab: Lab) -> Check | None:
+    if lab.options.dry_run:
+        return None
+    if locks_work(lab.manifest.state_dir):
+        return Check("locks", "ok", "two labsync at once are kept apart")
+    return Check(
+        "locks",
+        "warning",
+        "this file system has no working locks; files stay whole, but work may be done twice",
+        "run one labsync at a time here",
+    )
 
 
 def _mirror(lab: Lab) -> Check:
@@ -137,6 +151,7 @@ _LOOKS: tuple[tuple[str, Callable[[Lab], Check | None], str], ...] = (
     ("manifest", _manifest, ""),
     ("lock", _lock, ""),
     ("disk", _disk, ""),
+    ("locks", _locks, ""),
     ("mirror", _mirror, ""),
     ("compare-and-swap", _conditional, "mirror"),
     ("git", _tools, ""),
