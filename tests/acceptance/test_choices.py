@@ -175,7 +175,8 @@ def test_a_dry_push_tells_of_conflicts_and_of_dropped_names(boxes: tuple[Box, Bo
     ]
 
 
-def test_what_is_left_to_prove_is_the_next_command(tmp_path: Path) -> None:
+def test_what_is_left_to_prove_is_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labsync.steps.prove.GPU_SIGNS", ())
     (tmp_path / "m.bin").write_bytes(b"m")
     text = (
         "version: 1\nproject: p\nmodels:\n  m:\n    origin: 'file:../m.bin'\n    path: m.bin\n"
@@ -187,5 +188,7 @@ def test_what_is_left_to_prove_is_the_next_command(tmp_path: Path) -> None:
     waiting = box.labsync("smoke")
     assert [result["result"] for result in waiting.report["smoke"]] == ["pending"]
     assert box.labsync("status").lines[0]["next_command"].startswith("labsync smoke --pending")
+    pasted = box.labsync("status", "-m", "labsync.yaml").lines[0]["next_command"]
+    assert pasted == "labsync smoke --pending -m labsync.yaml (on a GPU session)"
     box.manifest.write_text(text + "environment: {name: lab, manager: venv, inherit: true}\n")
     assert box.labsync("status").lines[0]["next_command"] == "labsync env build"

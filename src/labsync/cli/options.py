@@ -149,7 +149,10 @@ def _with_manifest(item: Item, common: Common) -> Item:
     if not common.manifest or not isinstance(item, Advice) or not item.next_command:
         return item
     option = f" -m {shlex.quote(common.manifest)}"
-    return replace(item, next_command=re.sub(r"(?= \(|$)", option, item.next_command))
+    command = item.next_command
+    # What stands in brackets explains the command before it.
+    pasted = re.sub(r"(?= \()", option, command) if "(" in command else command + option
+    return replace(item, next_command=pasted)
 
 
 class SelectorType(click.ParamType[str]):

@@ -1,4 +1,7 @@
-"""The environment and the kernel that the manifest asks for."""
+"""The environment and the kernel that the manifest asks for.
+
+What builds them is imported where it is used, so that `status` starts without it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.env.base import EnvironmentRequest, Interpreter, Library
-from labsync.env.build import build_environment, environment_state
-from labsync.env.kernel import KernelRequest, kernel_state
-from labsync.env.kernel_proof import install_kernel
-from labsync.env.lock import check_lock, read_env_lock, write_env_lock
-from labsync.env.resolve import Target, lock_pip
-from labsync.env.spec import read_spec
 from labsync.errors import InvalidError, NotFoundError, UsageError
 from labsync.events import Note
 from labsync.report import Built, ErrorReport
 from labsync.settings import home_dir
 
 if TYPE_CHECKING:
+    from labsync.env.base import EnvironmentRequest, Library
+    from labsync.env.kernel import KernelRequest
     from labsync.env.lock import EnvironmentLock
     from labsync.manifest.model import Artifact, EnvironmentSpec
     from labsync.steps.lab import Lab
@@ -44,6 +42,8 @@ def wanted_environment(lab: Lab) -> EnvironmentSpec:
 
 def built_environment(lab: Lab) -> Built:
     """Build the environment beside the old one and switch, or find that it is built already."""
+    from labsync.env.build import build_environment, environment_state
+
     if lab.options.dry_run:
         return environment_state(environment_request(lab))
     return build_environment(environment_request(lab), lab.observe)
@@ -62,11 +62,15 @@ def environment_is_missing(lab: Lab) -> bool:
 
 def environment_finding(lab: Lab) -> Built:
     """Say how the environment stands, changing nothing."""
+    from labsync.env.build import environment_state
+
     return environment_state(environment_request(lab))
 
 
 def environment_request(lab: Lab) -> EnvironmentRequest:
     """Return everything that decides the environment."""
+    from labsync.env.base import EnvironmentRequest
+
     spec = wanted_environment(lab)
     return EnvironmentRequest(
         name=spec.name,
@@ -87,6 +91,9 @@ def smoke_imports(lab: Lab) -> tuple[str, ...]:
 
 
 def _lock(lab: Lab, spec: EnvironmentSpec) -> EnvironmentLock | None:
+    from labsync.env.lock import check_lock, read_env_lock
+    from labsync.env.spec import read_spec
+
     if not spec.spec and not spec.lock:
         return None
     lock = read_env_lock(lab.manifest.root / spec.lock)
@@ -98,6 +105,8 @@ def _lock(lab: Lab, spec: EnvironmentSpec) -> EnvironmentLock | None:
 
 
 def _library(lab: Lab, artifact: Artifact) -> Library:
+    from labsync.env.base import Library
+
     locked = lab.locked(artifact)
     tree = lab.home(artifact).path
     if not tree.is_dir():
@@ -118,6 +127,11 @@ def _library(lab: Lab, artifact: Artifact) -> Library:
 
 def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
     """Write the environment's lock, or with `check` only say whether it fits the spec."""
+    from labsync.env.base import Interpreter
+    from labsync.env.lock import check_lock, read_env_lock, write_env_lock
+    from labsync.env.resolve import Target, lock_pip
+    from labsync.env.spec import read_spec
+
     spec = wanted_environment(lab)
     if not spec.spec:
         raise UsageError(
@@ -147,6 +161,8 @@ def ensure_environment_lock(lab: Lab) -> None:
 
 def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
     """Return the kernel that belongs to the environment at `prefix`."""
+    from labsync.env.kernel import KernelRequest
+
     spec = wanted_environment(lab)
     return KernelRequest(
         spec.name, prefix, spec.kernel, spec.manager, offline=spec.offline, env=lab.options.env
@@ -155,6 +171,8 @@ def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
 
 def proven_kernel(lab: Lab, environment: Built) -> Built:
     """Register the kernel and prove it by starting it and importing what the smoke tests need."""
+    from labsync.env.kernel_proof import install_kernel
+
     prefix = Path(environment.prefix)
     if lab.options.dry_run:
         return kernel_finding(lab, environment)
@@ -164,5 +182,7 @@ def proven_kernel(lab: Lab, environment: Built) -> Built:
 
 def kernel_finding(lab: Lab, environment: Built) -> Built:
     """Say how the kernel stands, changing nothing."""
+    from labsync.env.kernel import kernel_state
+
     state = kernel_state(kernel_request(lab, Path(environment.prefix)))
     return Built(environment.name, environment.prefix, state)
