@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from labsync.names import ArtifactName
     from labsync.plan import Route
     from labsync.steps.lab import Lab
-from labsync.transfer.engine import Outcome as EngineOutcome
+    from labsync.transfer.engine import Outcome as EngineOutcome
 
 ASK_ABOVE = 1 << 30
 

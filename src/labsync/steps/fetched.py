@@ -95,12 +95,11 @@ def _move(fetched: Path, size: int, into: Path, advance: Advance) -> bool:
 
 def _is_alone(file: BinaryIO) -> bool:
     """Lock the file; False when another reader of the same content was first."""
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks; the digest is checked in any case
-        return True
+    with contextlib.suppress(OSError):  # a file system without locks; the digest is checked in any case
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
 
 

@@ -54,6 +54,12 @@ class Lab:
     def use_lock(self, lock: Lock | None) -> None:
         """Go on with a lock that was just written, or was read in another way."""
         self.__dict__["lock"] = lock
+        self.__dict__.pop("_stale", None)
+
+    @cached_property
+    def _stale(self) -> dict[str, str]:
+        """Why the lock does not fit the manifest any more, by artifact; compared once per command."""
+        return {reason.name: reason.what for reason in check_lock(self.manifest, self.lock)}
 
     @property
     def has_mirror(self) -> bool:
@@ -181,10 +187,9 @@ class Lab:
                 artifact=artifact.name,
                 hint="`labsync lock` resolves it",
             )
-        stale = {reason.name: reason for reason in check_lock(self.manifest, self.lock)}
-        if artifact.name in stale:
+        if why := self._stale.get(artifact.name):
             raise InvalidError(
-                f"the lock is stale: `{artifact.name}` {stale[artifact.name].what}",
+                f"the lock is stale: `{artifact.name}` {why}",
                 artifact=artifact.name,
                 hint="`labsync lock` brings the lock up to date with the manifest",
             )
