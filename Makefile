@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test lint types clean
+.PHONY: quickstart test bench lint types clean
 
 quickstart: $(STAMP)
 	$(BIN)/python manifests/quickstart/build.py manifests/quickstart/origin
@@ -17,9 +17,12 @@ quickstart: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
 lint: $(STAMP)
-	$(BIN)/ruff check src tests manifests
-	$(BIN)/ruff format --check src tests manifests
+	$(BIN)/ruff check src tests manifests benchmarks
+	$(BIN)/ruff format --check src tests manifests benchmarks
 
 types: $(STAMP)
 	$(BIN)/mypy

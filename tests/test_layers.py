@@ -15,7 +15,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "labsync"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "digest", "names", "filters", "snapshot", "places", "events", "report", "secrets"},
+    {
+        "errors",
+        "digest",
+        "names",
+        "filters",
+        "snapshot",
+        "places",
+        "events",
+        "report",
+        "secrets",
+        "stall",
+        "packing",
+    },
     {"manifest", "plan", "merge"},
     {"lock", "atomic", "process", "state", "database", "settings", "artifact_locks"},
     {"origins", "mirrors", "disk", "env", "smoke"},

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 from labsync.errors import ConflictError, DiskError, RefusedError
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Iterator
+    from os import PathLike
     from pathlib import Path
     from typing import BinaryIO
 
@@ -21,6 +25,13 @@ _FICLONE = 0x40049409
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
+# linux/fs.h; https://man7.org/linux/man-pages/man2/rename.2.html
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+# What it answers where the kernel or the file system does not know the flag.
+_NO_SUCH_RENAME = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
+# https://man7.org/linux/man-pages/man2/sync_file_range.2.html
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 @contextlib.contextmanager
@@ -29,23 +40,24 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = str(error.filename or path)
-        if error.errno in _FULL:
-            raise DiskError(
-                f"no space left while writing `{where}`", path=where, hint="free some space: `labsync du`"
-            ) from error
-        if error.errno in _UNWRITABLE:
-            raise DiskError(
-                f"`{where}` cannot be used: {error.strerror}", path=where, hint="check its owner and mode"
-            ) from error
-        if error.errno in _EXHAUSTED:
-            raise DiskError(
-                "too many open files", path=where, hint="raise `ulimit -n` or lower `--jobs`"
-            ) from error
-        raise DiskError(f"`{where}`: {error.strerror or error}", path=where) from error
+        raise disk_error(error, path) from error
 
 
-def fsync_dir(folder: Path) -> None:
+def disk_error(error: OSError, path: str | PathLike[str]) -> DiskError:
+    """Return the DiskError (9) that an OSError means, naming the cause and `path`."""
+    where = str(error.filename or path)
+    if error.errno in _FULL:
+        what, hint = f"no space left while writing `{where}`", "free some space: `labsync du`"
+    elif error.errno in _UNWRITABLE:
+        what, hint = f"`{where}` cannot be used: {error.strerror}", "check its owner and mode"
+    elif error.errno in _EXHAUSTED:
+        what, hint = "too many open files", "raise `ulimit -n` or lower `--jobs`"
+    else:
+        what, hint = f"`{where}`: {error.strerror or error}", ""
+    return DiskError(what, path=where, hint=hint)
+
+
+def fsync_dir(folder: str | PathLike[str]) -> None:
     """Make the folder's entries durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -124,17 +136,56 @@ def rename(staged: Path, path: Path) -> None:
     fsync_dir(path.parent)
 
 
-def place(staged: Path, path: Path) -> None:
-    """Give fsynced bytes the name `path` without ever replacing anything; consumes `staged`.
+def rename_new(staged: str | PathLike[str], path: str | PathLike[str]) -> bool:
+    """Give `staged` the name `path`; False, and no change, when something has that name already.
 
-    Raises ConflictError when something is there already, OSError as `os.link` otherwise.
+    Nothing is ever replaced. Neither bytes nor name are made durable. Raises OSError as `os.rename`.
     """
+    number = _renameat2(staged, path)
+    if number == errno.EEXIST:
+        return False
+    if number in _NO_SUCH_RENAME:
+        try:
+            os.link(staged, path)
+        except FileExistsError:
+            return False
+        os.unlink(staged)
+    elif number:
+        raise OSError(number, os.strerror(number), os.fspath(path))
+    return True
+
+
+def _renameat2(staged: str | PathLike[str], path: str | PathLike[str]) -> int:
+    """Rename without replacing in one step; return the error's number, 0 for success."""
+    import ctypes
+
     try:
-        os.link(staged, path)
-    except FileExistsError as error:
-        raise ConflictError(f"`{path}` appeared meanwhile", path=str(path)) from error
-    staged.unlink()
-    fsync_dir(path.parent)
+        call = _libc().renameat2
+    except AttributeError:
+        return errno.ENOSYS
+    old, new = os.fsencode(staged), os.fsencode(path)
+    return ctypes.get_errno() if call(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE) else 0
+
+
+def start_writing(fd: int) -> None:
+    """Let the kernel begin to write the file's bytes to the disk, without waiting; only a hint.
+
+    Done for several files before the first of them is fsynced it saves half of the time: the file
+    system then has the places of all bytes to note at once.
+    """
+    call = getattr(_libc(), "sync_file_range", None)
+    if call is not None:
+        call(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(AttributeError):
+        libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return libc
 
 
 def copy(source: Path, target: Path) -> None:
@@ -157,21 +208,26 @@ def share_blocks(reader: BinaryIO, writer: BinaryIO) -> bool:
     return True
 
 
-def refuse_links(root: Path, relative: str) -> None:
+def refuse_links(root: Path, relative: str) -> bool:
     """Raise RefusedError (12) when a folder on the way from `root` to `relative` is a link.
 
-    `root` itself may be one: it is the user's own choice.
+    `root` itself may be one: it is the user's own choice. Returns whether all the folders are there.
     """
-    folder = root
+    folder = str(root)
     for segment in relative.split("/")[:-1]:
-        folder = folder / segment
-        if folder.is_symlink():
+        folder = f"{folder}/{segment}"
+        try:
+            mode = os.lstat(folder).st_mode
+        except FileNotFoundError:
+            return False
+        if stat.S_ISLNK(mode):
             raise RefusedError(
                 f"`{folder}` is a link, and what it points to is not labsync's to write",
-                path=str(folder),
+                path=folder,
                 hint="replace the link by a folder",
             )
-        if folder.exists() and not folder.is_dir():
+        if not stat.S_ISDIR(mode):
             raise ConflictError(
-                f"`{folder}` is a file where a folder must go", path=str(folder), hint="move it away"
+                f"`{folder}` is a file where a folder must go", path=folder, hint="move it away"
             )
+    return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NewType
 from labsync.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 Kind = Literal["models", "checkpoints", "datasets", "libraries", "results"]
@@ -23,6 +23,9 @@ MAX_KEY = 1024  # bytes, https://docs.aws.amazon.com/AmazonS3/latest/userguide/o
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _DOTS = {"", ".", ".."}
+_DOT_SEGMENT = re.compile(r"//|/\.\.?/")  # between slashes: an empty segment, `.` or `..`
+_ASCII_CONTROL = bytes([*range(0x20), 0x7F])
+_AT_ONCE = 1000  # paths that are looked at together
 
 
 def escape(path: str) -> str:
@@ -65,6 +68,57 @@ def check_paths(paths: Iterable[str]) -> None:
     """Raise RefusedError (12) for a refused name, for two names that fold into one, and for a name
     that is at once a file and a folder.
     """
+    listed = list(paths)
+    if not _stand_together(listed):
+        _check_each(listed)
+
+
+def are_plain(paths: Sequence[str]) -> bool:
+    """Say whether all of these are carried for sure; False where only `path_problem` can tell.
+
+    For long lists: it looks at all of them at once, which is many times faster.
+    """
+    if not paths:
+        return True
+    text = f"/{'/'.join(paths)}/"
+    if text.isascii():
+        raw = text.encode()
+        printable, longest = len(raw.translate(None, _ASCII_CONTROL)) == len(raw), MAX_SEGMENT
+    else:  # control characters and lone surrogates are not printable; a character has 4 bytes at most
+        printable, longest = text.isprintable(), MAX_SEGMENT // 4
+    return printable and max(map(len, paths)) <= longest and _DOT_SEGMENT.search(text) is None
+
+
+def _stand_together(paths: Sequence[str]) -> bool:
+    """Say whether `_check_each` finds nothing, mostly without looking at each; False when in doubt."""
+    folded: list[str] = []
+    may_meet = False
+    for start in range(0, len(paths), _AT_ONCE):
+        some = paths[start : start + _AT_ONCE]
+        if not are_plain(some):
+            return False
+        forms = _fold_all(some)
+        may_meet = may_meet or forms is not some
+        folded += forms
+    if may_meet and len(set(folded)) < len(folded):
+        return False
+    folders = {path.rpartition("/")[0] for path in folded} - {""}
+    for folder in list(folders):
+        while (folder := folder.rpartition("/")[0]) and folder not in folders:
+            folders.add(folder)
+    return folders.isdisjoint(folded)
+
+
+def _fold_all(paths: Sequence[str]) -> Sequence[str]:
+    """Return every path folded, `paths` itself where nothing is; none of them may have a line feed."""
+    text = "\n".join(paths)
+    if not text.isascii():
+        return [fold(path) for path in paths]
+    lower = text.lower()
+    return paths if lower == text else lower.split("\n")
+
+
+def _check_each(paths: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for path in paths:
         if problem := path_problem(path):

@@ -1,12 +1,14 @@
-"""Values that origins, mirrors and the disk share: where a file lies, and how a read reports progress."""
+"""What the places share: where a file lies, how its bytes are read, how they are stored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from labsync.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from labsync.report import Skipped
@@ -59,10 +61,19 @@ class Inventory:
     exists: bool = True
 
 
-class Advance(Protocol):
-    """Called with the number of bytes just written, after they were written; negative for a rewind.
+class NoRangesError(RefusedError):
+    """The place cannot give a part of this file; from its first byte to its end it can."""
 
-    It may raise to stop the transfer; the reader lets that pass.
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Blocks: TypeAlias = 'Generator["Buffer", None, None]'
+
+
+class Advance(Protocol):
+    """Called with the number of bytes just sent or stored; negative for a rewind.
+
+    It may wait (a bandwidth limit) and it may raise to stop the transfer; the caller lets that pass.
+    It may be called from several threads at once.
     """
 
     def __call__(self, count: int) -> None:
@@ -72,15 +83,82 @@ class Advance(Protocol):
 class Reader(Protocol):
     """A place that files can be read from. Safe to call from several threads at once."""
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
-        """Write the bytes from `start` to the end of `entry` into the file `into` at offset `start`.
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes of `entry` from `start` up to `stop` (None: to its end), in order.
 
-        `into` exists when `start > 0` and holds `start` bytes; otherwise it is created or truncated.
-        The reader need not verify anything: the engine checks size and digest. It must not write
-        past `entry.size` bytes: a longer answer raises IntegrityError, a shorter one UnavailableError.
-        When the place cannot continue at `start` it calls `advance(-start)` and begins again at 0.
+        Nothing is asked of the place before the first block is. A block has 1 byte to 1 MiB and is
+        valid until the next one is asked for: its memory may be used again. Closing the generator
+        early lets go of the connection. Blocks are yielded as the bytes come in, so that what had
+        arrived before a failure is not lost.
 
-        Raises NotFoundError only when the place says the file does not exist, NotAllowedError for
-        401 and 403, UnavailableError (retryable) for network failures, timeouts, 429 and 5xx,
-        DiskError when `into` cannot be written. No foreign exception leaves it.
+        The blocks are exactly the bytes asked for: a place that gives more, or whose file has another
+        size than `entry`, raises IntegrityError, one that gives fewer UnavailableError. Nothing else
+        is verified: who reads checks the digest. An entry of negative size is one whose size nobody
+        knows; it is read from 0 to its end, and what comes is taken.
+
+        Raises NoRangesError before the first block when the place cannot give this part of the file,
+        NotFoundError only when the place says that the file does not exist, NotAllowedError for 401
+        and 403, UnavailableError (retryable) for network failures, stalls, 429 and 5xx. No foreign
+        exception leaves it.
         """
+
+
+class Content(Protocol):
+    """Bytes to store under one key; whoever gives them also proves them."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the bytes must have; empty where only reading them tells (a pack)."""
+
+    @property
+    def file(self) -> Path | None:
+        """A file on the disk that holds exactly these bytes, for a mirror that can share its blocks."""
+
+    def blocks(self, size: int) -> Generator[bytes, None, None]:
+        """Yield all bytes in order, in blocks of `size`, the last one shorter; each is the caller's.
+
+        Every call reads anew. The end is reached only when the bytes are the right ones: otherwise
+        this raises ChangedError or IntegrityError instead of ending, and whatever reading raises.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part of an unfinished upload that the server has: its number from 1, the ETag it was given.
+
+    `prefix` is the SHA-256 of all bytes from the first to the end of this part, as they were sent:
+    while it is the same, the stored part has the right bytes.
+    """
+
+    number: int
+    etag: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """A multipart upload that was begun and not completed."""
+
+    id: str
+    part_size: int
+    parts: tuple[StoredPart, ...] = ()
+
+
+class UploadJournal(Protocol):
+    """What outlives a killed run of the multipart uploads under way, by key. Safe for several threads."""
+
+    def unfinished(self, key: str) -> UnfinishedUpload | None:
+        """Return the upload that was begun under the key, if any."""
+
+    def begin(self, key: str, sha256: str, upload_id: str, part_size: int) -> None:
+        """Take note of a new upload, durably, before its first part is sent; replaces an older one."""
+
+    def add(self, key: str, part: StoredPart) -> None:
+        """Take note of a part that the server has."""
+
+    def end(self, key: str) -> None:
+        """Forget the upload: it was completed, aborted, or is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ class Options:
     """The options that all commands share.
 
     `offline` means no network at all (a directory mirror still works); `no_mirror` stops writing to
-    the mirror, not reading; `confirm` asks the person and is only called when `yes` is false.
+    the mirror, not reading; `bandwidth` is the most bytes per second that a run may move over the
+    network; `confirm` asks the person and is only called when `yes` is false.
     """
 
     jobs: int = DEFAULT_JOBS
@@ -32,6 +34,7 @@ class Options:
     yes: bool = False
     dry_run: bool = False
     no_mirror: bool = False
+    bandwidth: float = math.inf
     confirm: Callable[[str], bool] = never
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 

@@ -4,6 +4,8 @@ manifest -> lock -> inventory -> plan -> transfer -> mirror -> environment -> ke
 
 Each function takes an opened `Lab`, changes what its name says, and returns an `Outcome`: data lines
 and the report. A failure of one artifact is in the report; only what stops everything is raised.
+
+Each imports its own steps, so that a command starts with what it needs and nothing else.
 """
 
 from __future__ import annotations
@@ -12,36 +14,16 @@ import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from labsync.artifact_locks import hold
 from labsync.errors import LabsyncError
-from labsync.events import Note, StageStarted
-from labsync.lock import read_lock, write_lock
-from labsync.manifest.select import Selection
 from labsync.report import ErrorReport, MirrorRequests, Report, Transferred, exit_code_of
-from labsync.steps import doctor as checks
-from labsync.steps import inspect
-from labsync.steps.advice import advise
-from labsync.steps.environment import (
-    built_environment,
-    ensure_environment_lock,
-    failed_environment,
-    lock_environment,
-    proven_kernel,
-)
-from labsync.steps.fetched import make_room
-from labsync.steps.fill_mirror import fill_mirror
-from labsync.steps.locking import check_lines, gaps, make_lock
 from labsync.steps.outcome import Location, Outcome, actions, finish
-from labsync.steps.prove import chosen_models, prove_models
-from labsync.steps.pull import pull as pull_selected
-from labsync.steps.pull import repair as repair_selected
-from labsync.steps.push import push as push_selected
-from labsync.steps.status import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from labsync.manifest.model import Artifact
+    from labsync.manifest.select import Selection
+    from labsync.names import ArtifactName
     from labsync.report import ArtifactReport, Built, Skipped
     from labsync.steps.lab import Lab
     from labsync.steps.outcome import Item
@@ -60,7 +42,13 @@ class LockOptions:
 
 def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outcome:
     """Resolve the origins and write the lock; with `check` only say whether it fits the manifest."""
+    from labsync.artifact_locks import hold
+    from labsync.lock import read_lock, write_lock
+    from labsync.steps.locking import check_lines, make_lock
+
     if options.check:
+        if lab.lock is not None:
+            lab.lock.read_listings()
         checked = check_lines(lab, artifacts)
         return finish(checked.errors, items=checked.lines)
     path = lab.manifest.lock_path
@@ -77,6 +65,9 @@ def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outco
 
 def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say how everything stands; one request to the mirror when nothing changed."""
+    from labsync.steps.advice import advise
+    from labsync.steps.status import examine
+
     unreached = lab.reach_mirror()
     stands = [examine(lab, artifact) for artifact in artifacts]
     errors = unreached + tuple(error for stand in stands for error in stand.errors)
@@ -92,42 +83,57 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
         skipped=skipped,
         errors=errors,
     )
-    return Outcome(report, (advise(lab, reports),))
+    return Outcome(report, (advise(lab, stands),))
 
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Outcome:
     """Bring the selected artifacts to the disk: from the disk itself, the mirror, the origin."""
+    from labsync.steps.fetched import make_room
+    from labsync.steps.pull import pull as pull_selected
+
     make_room(lab)
     return _transferred(lab, pull_selected(lab, selections), [s.artifact for s in selections])
 
 
 def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool = False) -> Outcome:
     """Bring what was made here to the mirror."""
+    from labsync.steps.push import push as push_selected
+
     pushed = push_selected(lab, artifacts, prune=prune)
     if lab.options.dry_run:
         return finish(pushed.errors, items=(*actions(pushed.plans), *pushed.dropped), requests=_requests(lab))
-    return _report(lab, artifacts, pushed.errors, pushed.transferred, pushed.skipped)
+    return _report(
+        lab, _stands(lab, artifacts, pushed.unchanged), pushed.errors, pushed.transferred, pushed.skipped
+    )
 
 
 def mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Bring sourced artifacts from their origins to the mirror, past the disk."""
+    from labsync.steps.fill_mirror import fill_mirror
+
     return _transferred(lab, fill_mirror(lab, artifacts), artifacts)
 
 
 def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -> Outcome:
     """Read every byte on the disk again; with `repair` fetch what is damaged or missing."""
+    from labsync.steps.fetched import make_room
+    from labsync.steps.pull import repair as repair_selected
+    from labsync.steps.status import examine
+
     artifacts = [selection.artifact for selection in selections]
     if repair:
         make_room(lab)
         return _transferred(lab, repair_selected(lab, selections), artifacts)
     stands = [examine(lab, artifact, rehash=True, with_mirror=False) for artifact in artifacts]
     errors = tuple(error for stand in stands for error in stand.errors)
-    return _report(lab, artifacts, errors, Transferred(), (), tuple(stand.report for stand in stands))
+    return _report(lab, tuple(stand.report for stand in stands), errors, Transferred())
 
 
 def log(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """List the snapshots of the artifacts that the mirror has."""
-    return _each_mirrored(lab, artifacts, lambda artifact: inspect.history(lab, artifact))
+    from labsync.steps.inspect import history
+
+    return _each_mirrored(lab, artifacts, lambda artifact: history(lab, artifact))
 
 
 def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
@@ -137,40 +143,54 @@ def path(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
 
 def url(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say where the artifacts are in the mirror."""
-    return _each_mirrored(lab, artifacts, lambda artifact: [inspect.mirror_url(lab, artifact)])
+    from labsync.steps.inspect import mirror_url
+
+    return _each_mirrored(lab, artifacts, lambda artifact: [mirror_url(lab, artifact)])
 
 
 def du(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say what takes how much of the disk."""
-    lines, errors = inspect.usage(lab, artifacts)
+    from labsync.steps.inspect import usage
+
+    lines, errors = usage(lab, artifacts)
     return finish(errors, items=lines)
 
 
 def doctor(lab: Lab) -> Outcome:
     """Check everything that labsync stands on, without changing anything of the user's."""
+    from labsync.steps import doctor as checks
+
     found, code = checks.examine(lab)
     return Outcome(Report(exit_code=code, mirror_requests=_requests(lab)), tuple(found))
 
 
 def env_lock(lab: Lab, *, check: bool) -> Outcome:
     """Resolve the environment's spec to exact packages with digests."""
+    from labsync.steps.environment import lock_environment
+
     return finish(lock_environment(lab, check=check))
 
 
 def env_build(lab: Lab) -> Outcome:
     """Build the environment, or find that it is built already."""
+    from labsync.steps.environment import built_environment
+
     report = Report(environment=built_environment(lab))
     return Outcome(replace(report, mirror_requests=_requests(lab)))
 
 
 def kernel(lab: Lab) -> Outcome:
     """Register the environment's Jupyter kernel and prove it by starting it."""
+    from labsync.steps.environment import built_environment, proven_kernel
+
     environment = built_environment(lab)
     return Outcome(Report(environment=environment, kernel=proven_kernel(lab, environment)))
 
 
 def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Outcome:
     """Run each model once and judge what comes out; builds the environment where it is missing."""
+    from labsync.steps.prove import chosen_models, prove_models
+
     models = chosen_models(lab, artifacts, options)
     if not models:
         return finish(())
@@ -186,6 +206,13 @@ def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Out
 
 def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     """Bring a fresh machine from the manifest to a proven lab; every stage's failures are kept."""
+    from labsync.events import StageStarted
+    from labsync.manifest.select import Selection
+    from labsync.steps.fetched import make_room
+    from labsync.steps.locking import gaps
+    from labsync.steps.prove import prove_models
+    from labsync.steps.pull import pull as pull_selected
+
     artifacts = lab.manifest.artifacts
 
     lab.observe(StageStarted("lock", lab.manifest.lock_path.name))
@@ -211,13 +238,16 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     proven = prove_models(lab, [a for a in artifacts if a.smoke is not None], environment, options)
     errors += proven.errors
 
-    outcome = _report(lab, artifacts, errors, pulled.transferred, ())
+    outcome = _report(lab, _stands(lab, artifacts, pulled.unchanged), errors, pulled.transferred)
     report = replace(outcome.report, environment=environment, kernel=kernel_built, smoke=proven.results)
     return Outcome(report)
 
 
 def _ensure_lock(lab: Lab) -> Outcome:
     """Fill what the lock lacks or could not resolve; what is stale is the user's to update."""
+    from labsync.events import Note
+    from labsync.steps.locking import gaps
+
     missing = gaps(lab)
     if lab.lock is not None and not missing:
         return Outcome(Report())
@@ -228,6 +258,12 @@ def _ensure_lock(lab: Lab) -> Outcome:
 
 def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) -> Built | None:
     """Build the environment that the manifest asks for; one that cannot be built is `failed`."""
+    from labsync.steps.environment import (
+        built_environment,
+        ensure_environment_lock,
+        failed_environment,
+    )
+
     if lab.manifest.environment is None:
         return None
     try:
@@ -241,6 +277,9 @@ def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) ->
 
 
 def _kernel(lab: Lab, environment: Built, errors: list[ErrorReport]) -> Built | None:
+    from labsync.events import StageStarted
+    from labsync.steps.environment import proven_kernel
+
     if environment.state == "failed":
         return None
     lab.observe(StageStarted("kernel", environment.name))
@@ -254,24 +293,30 @@ def _kernel(lab: Lab, environment: Built, errors: list[ErrorReport]) -> Built | 
 def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Outcome:
     if lab.options.dry_run:
         return finish(pulled.errors, items=actions(pulled.plans), requests=_requests(lab))
-    return _report(lab, artifacts, pulled.errors, pulled.transferred, ())
+    return _report(lab, _stands(lab, artifacts, pulled.unchanged), pulled.errors, pulled.transferred)
+
+
+def _stands(
+    lab: Lab, artifacts: Sequence[Artifact], unchanged: Collection[ArtifactName]
+) -> tuple[ArtifactReport, ...]:
+    """Return how the artifacts stand after a command, which has found some `unchanged` just now."""
+    from labsync.steps.status import examine
+
+    return tuple(examine(lab, a, unchanged=a.name in unchanged).report for a in artifacts)
 
 
 def _report(
     lab: Lab,
-    artifacts: Sequence[Artifact],
+    artifacts: tuple[ArtifactReport, ...],
     errors: Sequence[ErrorReport],
     transferred: Transferred,
-    skipped: Sequence[Skipped],
-    reports: tuple[ArtifactReport, ...] | None = None,
+    skipped: Sequence[Skipped] = (),
 ) -> Outcome:
     """Return the outcome of a command that moved things, with how every artifact stands after it."""
-    if reports is None:
-        reports = tuple(examine(lab, artifact).report for artifact in artifacts)
     return Outcome(
         Report(
             exit_code=exit_code_of(errors),
-            artifacts=reports,
+            artifacts=artifacts,
             transferred=transferred,
             mirror_requests=_requests(lab),
             skipped=tuple(skipped),

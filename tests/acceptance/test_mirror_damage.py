@@ -304,16 +304,16 @@ def test_mirror_says_what_it_leaves_to_push(
     assert "`results/runs`: made here, so `labsync push` brings it to the mirror" in capsys.readouterr().err
 
 
-def test_mirror_counts_what_is_in_the_stage_on_its_way(a: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirror_needs_no_room_but_the_mirrors(a: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     from labsync.disk.budget import Room
 
-    monkeypatch.setattr(
-        "labsync.steps.room.measure", lambda path: Room(1 if "stage" in str(path) else 2, 1 << 31, 1 << 31)
-    )
-    a.manifest.write_text(a.manifest.read_text() + f"disk: {{reserve: {(1 << 31) - 11_000 + 1}B}}\n")
-    refused = a.labsync("mirror", "frames", "-j", "2")
+    full, roomy = Room(1, 0, 1 << 31), Room(2, 1 << 40, 1 << 40)
+    monkeypatch.setattr("labsync.steps.room.measure", lambda path: roomy if path == _mirror(a) else full)
+    filled = a.labsync("mirror", "frames")
+    assert filled.code == 0, filled.messages
+    monkeypatch.setattr("labsync.steps.room.measure", lambda path: full)
+    shutil.rmtree(_mirror(a))
+    refused = a.labsync("mirror", "frames")
     assert refused.code == 9
-    assert "datasets/frames (stage)" in refused.messages
-    assert not data_files(_mirror(a))
-    one_at_a_time = a.labsync("mirror", "frames", "-j", "1")
-    assert "(stage)" not in one_at_a_time.messages.partition("(mirror)")[0]
+    assert "datasets/frames (mirror)" in refused.messages
+    assert not _mirror(a).exists()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from labsync import atomic
 from labsync.digest import sha256_bytes
+from labsync.disk.base import Staged
 from labsync.errors import ConflictError, DiskError, RefusedError
 from labsync.snapshot import FileEntry, Snapshot
 from labsync.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from labsync.disk.base import Home
@@ -58,17 +60,23 @@ class Bench:
     def staged(self, data: bytes) -> Path:
         path = self.home.stage / f"{sha256_bytes(data)}-{threading.get_ident()}.part"
         path.write_bytes(data)
-        atomic.fsync_file(path)
         return path
 
     def publish(self, path: str, how: Replace = "nothing") -> None:
-        self.home.publish(self.entry(path), self.staged(self.contents[path]), how)
+        publish_one(self.home, self.entry(path), self.staged(self.contents[path]), how)
+
+    def batch(self, paths: Iterable[str], how: Replace = "nothing") -> list[Staged]:
+        stage = self.home.stage
+        batch = [Staged(self.entry(path), stage / f"{i}.part", how) for i, path in enumerate(paths)]
+        for file in batch:
+            file.path.write_bytes(self.contents[file.entry.path])
+        return batch
 
     def fill(self) -> None:
-        self.home.begin()
-        for path in self.contents:
-            self.publish(path)
-        self.home.finish(self.snapshot)
+        home = self.home
+        home.begin()
+        assert home.publish(self.batch(self.contents)) == [None] * len(self.contents)
+        home.finish(self.snapshot)
 
     def age(self) -> None:
         """Give every file an mtime of long ago."""
@@ -82,7 +90,10 @@ class Bench:
         data = bytearray(place.read_bytes())
         data[0] ^= 1
         place.write_bytes(data)
-        os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+        while (
+            place.stat().st_ctime_ns == before.st_ctime_ns or place.stat().st_mtime_ns != before.st_mtime_ns
+        ):
+            os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
         return bytes(data)
 
     def states(self, *, rehash: bool = False) -> dict[str, str]:
@@ -93,14 +104,24 @@ class Bench:
         return [file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
+def new_bench(folder: Path, make_home: MakeHome) -> Bench:
+    root = folder / "lab"
+    root.mkdir()
+    return Bench(root, State(root / ".labsync" / "labsync.sqlite"), make_home, dict(CONTENTS))
+
+
+def publish_one(home: Home, entry: FileEntry, staged: Path, how: Replace = "nothing") -> None:
+    (error,) = home.publish([Staged(entry, staged, how)])
+    if error is not None:
+        raise error
+
+
 class HomeContract:
     """Subclass it with a fixture `make_home`."""
 
     @pytest.fixture
     def bench(self, tmp_path: Path, make_home: MakeHome) -> Bench:
-        root = tmp_path / "lab"
-        root.mkdir()
-        return Bench(root, State(root / ".labsync" / "labsync.sqlite"), make_home, dict(CONTENTS))
+        return new_bench(tmp_path, make_home)
 
     def test_an_absent_artifact_is_absent_and_not_an_error(self, bench: Bench) -> None:
         inventory = bench.home.inventory(rehash=False)
@@ -220,10 +241,42 @@ class HomeContract:
         bench.home.finish(bench.snapshot)
         assert set(bench.states().items()) == {(path, "recorded") for path in bench.contents}
 
+    def test_the_identity_is_the_snapshots_and_unknown_until_all_is_there(self, bench: Bench) -> None:
+        home = bench.home
+        assert home.identity() is None
+        home.begin()
+        home.publish(bench.batch(bench.contents))
+        assert home.identity() is None
+        home.finish(bench.snapshot)
+        assert bench.home.identity() == bench.snapshot.id
+        home.begin()
+        assert bench.home.identity() is None
+
+    @pytest.mark.parametrize("change", ["bytes", "touched", "damaged", "removed", "link", "forgotten"])
+    def test_no_change_leaves_the_identity_as_it_was(self, bench: Bench, change: str) -> None:
+        bench.fill()
+        place = bench.home.source("config.json")
+        match change:
+            case "bytes":
+                place.write_bytes(b'{"a": 2}')
+            case "touched":
+                os.utime(place, ns=(1, 1))
+            case "damaged":
+                bench.flip("config.json")
+            case "removed":
+                place.unlink()
+            case "link":
+                place.rename(bench.root / "elsewhere")
+                place.symlink_to(bench.root / "elsewhere")
+            case "forgotten":
+                bench.state = State(bench.root / ".labsync" / "another.sqlite")
+        assert bench.home.identity() != bench.snapshot.id
+        assert bench.home.identity() is None or change == "removed"
+
     def test_names_that_could_leave_the_home_are_refused(self, bench: Bench) -> None:
         entry = FileEntry("../outside", sha256_bytes(b"x"), 1)
         with pytest.raises(RefusedError):
-            bench.home.publish(entry, bench.staged(b"x"), "nothing")
+            publish_one(bench.home, entry, bench.staged(b"x"))
         assert not (bench.root.parent / "outside").exists()
 
     def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(
@@ -232,9 +285,9 @@ class HomeContract:
         bench.fill()
         wrong = bench.flip("config.json")
         staged = bench.staged(bench.contents["config.json"])
-        monkeypatch.setattr(os, "replace", _no_space)
+        monkeypatch.setattr(os, "replace", no_space)
         with pytest.raises(DiskError, match="no space left"):
-            bench.home.publish(bench.entry("config.json"), staged, "aside")
+            publish_one(bench.home, bench.entry("config.json"), staged, "aside")
         assert bench.home.source("config.json").read_bytes() == wrong
 
     def test_an_unreadable_file_is_an_error_and_never_absent(
@@ -255,6 +308,8 @@ class HomeContract:
     def test_unchanged_files_are_not_read_again(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench.fill()
         bench.age()
+        later = time.time_ns() + 10**9
+        monkeypatch.setattr(time, "time_ns", lambda: later)
         expected = bench.home.inventory(rehash=True)
         bench.home.finish(bench.snapshot)
         monkeypatch.setattr("labsync.disk.hashing.hash_file", _refuse)
@@ -263,11 +318,10 @@ class HomeContract:
     def test_what_was_verified_and_published_is_not_read_again(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        staged = bench.staged(bench.contents["config.json"])
-        os.utime(staged, ns=(1, 1))
-        bench.home.publish(bench.entry("config.json"), staged, "nothing")
+        bench.fill()
         monkeypatch.setattr("labsync.disk.hashing.hash_file", _refuse)
-        assert bench.states() == {"config.json": "recorded"}
+        assert set(bench.states().values()) == {"recorded"}
+        assert bench.home.identity() == bench.snapshot.id
 
     def test_a_change_of_nothing_but_the_ctime_is_looked_into(self, bench: Bench) -> None:
         bench.fill()
@@ -293,7 +347,7 @@ def _refuse(path: str, key: str) -> None:
     raise AssertionError(f"{path} was read")
 
 
-def _no_space(*_: object) -> None:
+def no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 

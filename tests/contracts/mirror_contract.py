@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,11 @@ from labsync.mirrors.records import head_bytes
 from labsync.names import ArtifactName
 from labsync.report import MirrorRequests
 from labsync.snapshot import FileEntry
+from tests.fakes.contents import FakeContent, changed, failing, right, unknown
+from tests.fakes.journal import MemoryJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from labsync.mirrors.base import Mirror
 
@@ -55,10 +57,16 @@ def key_of(path: str) -> str:
     return f"{BATCH}/{path}"
 
 
-def staged(tmp_path: Path, data: bytes) -> Path:
-    path = tmp_path / f"staged-{sha256_bytes(data)[:12]}"
-    path.write_bytes(data)
-    return path
+def write(mirror: Mirror, key: str, data: bytes) -> None:
+    mirror.write(key, right(data), nothing, MemoryJournal())
+
+
+def read(mirror: Mirror, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> bytes:
+    data = bytearray()
+    for block in mirror.read(ref, entry, start, stop):
+        assert 1 <= len(block) <= 1 << 20
+        data += block
+    return bytes(data)
 
 
 def index_of(*texts: str, parent: str = "") -> Index:
@@ -78,6 +86,22 @@ class Progress:
         self.counts.append(count)
 
 
+class EnoughError(Exception):
+    """What a test ends a write with."""
+
+
+class StopAfter:
+    """Ends a write after this many bytes."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def __call__(self, count: int) -> None:
+        self._left -= max(0, count)
+        if self._left <= 0 < count:
+            raise EnoughError
+
+
 class MirrorContract:
     """Inherit, and give a fixture `bench`."""
 
@@ -85,103 +109,166 @@ class MirrorContract:
     PUBLISH = MirrorRequests(PUT=2)
 
     @pytest.mark.parametrize("data", [b"", b"x", BIG], ids=["empty", "one byte", "big"])
-    def test_what_was_written_is_read_whole(self, bench: Bench, tmp_path: Path, data: bytes) -> None:
-        progress, entry = Progress(), entry_of("f", data)
-        bench.mirror.write(key_of("f"), entry, staged(tmp_path, data), progress)
-        assert sum(progress.counts) == len(data)
-        progress = Progress()
-        (tmp_path / "out").write_bytes(b"an older and longer file")
-        bench.again().read(Ref(key_of("f")), entry, tmp_path / "out", 0, progress)
-        assert (tmp_path / "out").read_bytes() == data
-        assert sum(progress.counts) == len(data)
-
-    @pytest.mark.parametrize("start", [1, 1 << 20, len(BIG) - 1, len(BIG)])
-    def test_a_read_continues_in_the_middle(self, bench: Bench, tmp_path: Path, start: int) -> None:
-        bench.mirror.write(key_of("f"), entry_of("f", BIG), staged(tmp_path, BIG), nothing)
-        progress, out = Progress(), tmp_path / "out"
-        out.write_bytes(BIG[:start])
-        bench.mirror.read(Ref(key_of("f")), entry_of("f", BIG), out, start, progress)
-        assert out.read_bytes() == BIG
-        assert sum(progress.counts) == len(BIG) - start
-
-    @pytest.mark.parametrize("start", [0, 3])
-    def test_a_file_inside_a_pack_is_read_by_its_offset(
-        self, bench: Bench, tmp_path: Path, start: int
+    @pytest.mark.parametrize("content", [right, unknown], ids=["known", "digest unknown"])
+    def test_what_was_written_is_read_whole(
+        self, bench: Bench, data: bytes, content: Callable[[bytes], FakeContent]
     ) -> None:
-        bench.mirror.write(key_of("pack"), entry_of("pack", BIG), staged(tmp_path, BIG), nothing)
-        inner, out = BIG[512:1_500_000], tmp_path / "out"
-        out.write_bytes(inner[:start])
-        ref = Ref(key_of("pack"), offset=512)
-        bench.mirror.read(ref, entry_of("inner", inner), out, start, nothing)
-        assert out.read_bytes() == inner
-        bench.mirror.read(ref, entry_of("empty", b""), out, 0, nothing)
-        assert out.read_bytes() == b""
+        progress, journal = Progress(), MemoryJournal()
+        bench.mirror.write(key_of("f"), content(data), progress, journal)
+        assert sum(progress.counts) == len(data)
+        assert journal.uploads == {}
+        assert read(bench.again(), Ref(key_of("f")), entry_of("f", data)) == data
+
+    @pytest.mark.parametrize(
+        ("start", "stop"),
+        [
+            (1, None), (1 << 20, None), (len(BIG) - 1, None), (len(BIG), None), (0, 1), (0, len(BIG)),
+            (5, 6), (77, 2_000_000), (9, 9), (0, 0),
+        ],
+    )  # fmt: skip
+    def test_a_part_is_read(self, bench: Bench, start: int, stop: int | None) -> None:
+        write(bench.mirror, key_of("f"), BIG)
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", BIG), start, stop) == BIG[start:stop]
+
+    @pytest.mark.parametrize(("start", "stop"), [(0, None), (3, None), (3, 1_200_000), (0, 1), (4, 4)])
+    def test_a_file_inside_a_pack_is_read_by_its_offset(
+        self, bench: Bench, start: int, stop: int | None
+    ) -> None:
+        write(bench.mirror, key_of("pack"), BIG)
+        inner, ref = BIG[512:1_500_000], Ref(key_of("pack"), offset=512)
+        assert read(bench.mirror, ref, entry_of("inner", inner), start, stop) == inner[start:stop]
+        assert read(bench.mirror, ref, entry_of("empty", b"")) == b""
+
+    def test_a_file_of_unknown_size_is_read_to_its_end(self, bench: Bench) -> None:
+        write(bench.mirror, key_of("f"), BIG)
+        assert read(bench.mirror, Ref(key_of("f")), FileEntry("f", "", -1)) == BIG
+
+    def test_a_read_asks_for_nothing_before_its_first_block_and_may_end_early(self, bench: Bench) -> None:
+        write(bench.mirror, key_of("f"), BIG)
+        mirror = bench.again()
+        for _ in range(3):
+            before = mirror.requests().GET
+            blocks = mirror.read(Ref(key_of("f")), entry_of("f", BIG))
+            assert before == mirror.requests().GET
+            assert BIG.startswith(bytes(next(blocks)))
+            assert before + 1 == mirror.requests().GET
+            blocks.close()
+        assert read(mirror, Ref(key_of("f")), entry_of("f", BIG)) == BIG
+
+    def test_reads_at_once_do_not_mix(self, bench: Bench) -> None:
+        contents = {f"f{number}": bytes([number]) * 2_500_000 for number in range(3)}
+        for path, data in contents.items():
+            write(bench.mirror, key_of(path), data)
+        running = {
+            path: bench.mirror.read(Ref(key_of(path)), entry_of(path, data))
+            for path, data in contents.items()
+        }
+        seen = dict.fromkeys(contents, b"")
+        while running:
+            for path, blocks in list(running.items()):
+                if block := next(blocks, b""):
+                    seen[path] += bytes(block)
+                else:
+                    del running[path]
+        assert seen == contents
 
     @pytest.mark.parametrize("path", ODD)
-    def test_odd_names_are_carried_as_they_are(self, bench: Bench, tmp_path: Path, path: str) -> None:
-        entry = entry_of(path, path.encode())
-        bench.mirror.write(key_of(path), entry, staged(tmp_path, path.encode()), nothing)
+    def test_odd_names_are_carried_as_they_are(self, bench: Bench, path: str) -> None:
+        write(bench.mirror, key_of(path), path.encode())
         assert bench.stored() == [key_of(path)]
-        bench.mirror.read(Ref(key_of(path)), entry, tmp_path / "out", 0, nothing)
-        assert (tmp_path / "out").read_bytes() == path.encode()
+        assert read(bench.mirror, Ref(key_of(path)), entry_of(path, path.encode())) == path.encode()
 
     @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\nb", "", "x" * 2000])
-    def test_a_key_that_could_escape_is_refused(self, bench: Bench, tmp_path: Path, key: str) -> None:
+    def test_a_key_that_could_escape_is_refused(self, bench: Bench, key: str) -> None:
         with pytest.raises(RefusedError):
-            bench.mirror.write(key, entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+            write(bench.mirror, key, b"x")
 
-    def test_the_same_bytes_may_be_written_twice(self, bench: Bench, tmp_path: Path) -> None:
-        for mirror in (bench.mirror, bench.again()):
-            mirror.write(key_of("f"), entry_of("f", b"same"), staged(tmp_path, b"same"), nothing)
+    @pytest.mark.parametrize("data", [b"same", BIG], ids=["small", "big"])
+    def test_the_same_bytes_may_be_written_twice(self, bench: Bench, data: bytes) -> None:
+        for content in (right(data), unknown(data)):
+            for mirror in (bench.mirror, bench.again()):
+                mirror.write(key_of("f"), content, nothing, MemoryJournal())
         assert bench.stored() == [key_of("f")]
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", data)) == data
 
-    @pytest.mark.parametrize("other", [b"last!", b"longer than the first"])
-    def test_other_bytes_never_replace_the_first(self, bench: Bench, tmp_path: Path, other: bytes) -> None:
-        first = entry_of("f", b"first")
-        bench.mirror.write(key_of("f"), first, staged(tmp_path, b"first"), nothing)
-        with pytest.raises(ConflictError):
-            bench.mirror.write(key_of("f"), entry_of("f", other), staged(tmp_path, other), nothing)
-        bench.mirror.read(Ref(key_of("f")), first, tmp_path / "out", 0, nothing)
-        assert (tmp_path / "out").read_bytes() == b"first"
-
-    @pytest.mark.parametrize("now", [b"", b"befor", b"BEFORE", b"before and after"])
-    def test_a_file_that_changed_meanwhile_is_not_stored(
-        self, bench: Bench, tmp_path: Path, now: bytes
+    @pytest.mark.parametrize("before", [b"before", BIG], ids=["small", "big"])
+    @pytest.mark.parametrize(
+        "change",
+        [lambda _: b"", lambda data: data[:-1], lambda data: b"!" + data[1:], lambda data: data + b"!"],
+        ids=["empty", "shorter", "other", "longer"],
+    )
+    def test_a_content_that_changed_meanwhile_is_not_stored(
+        self, bench: Bench, before: bytes, change: Callable[[bytes], bytes]
     ) -> None:
+        journal = MemoryJournal()
         with pytest.raises(ChangedError):
-            bench.mirror.write(key_of("f"), entry_of("f", b"before"), staged(tmp_path, now), nothing)
-        assert key_of("f") not in bench.stored()
+            bench.mirror.write(key_of("f"), changed(before, change(before)), nothing, journal)
         assert not [key for key in bench.stored() if key.startswith("results/")]
+        assert journal.uploads == {}
 
-    def test_a_file_that_is_gone_is_not_stored(self, bench: Bench, tmp_path: Path) -> None:
-        with pytest.raises(ChangedError):
-            bench.mirror.write(key_of("f"), entry_of("f", b"x"), tmp_path / "gone", nothing)
-        assert key_of("f") not in bench.stored()
+    @pytest.mark.parametrize("data", [b"x", BIG], ids=["small", "big"])
+    @pytest.mark.parametrize(
+        "failure",
+        [ChangedError("no"), IntegrityError("no"), UnavailableError("no"), KeyboardInterrupt()],
+        ids=lambda failure: type(failure).__name__,
+    )
+    def test_a_content_that_fails_at_its_end_is_not_visible(
+        self, bench: Bench, data: bytes, failure: BaseException
+    ) -> None:
+        journal = MemoryJournal()
+        with pytest.raises(type(failure)):
+            bench.mirror.write(key_of("f"), failing(data, failure), nothing, journal)
+        assert not [key for key in bench.stored() if key.startswith("results/")]
+        if isinstance(failure, ChangedError | IntegrityError):
+            assert journal.uploads == {}
+        bench.mirror.write(key_of("f"), right(data), nothing, journal)
+        assert journal.uploads == {}
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", data)) == data
 
-    def test_whoever_reports_progress_may_stop_a_transfer(self, bench: Bench, tmp_path: Path) -> None:
-        def stop(count: int) -> None:
-            raise InterruptedError("enough")
+    @pytest.mark.parametrize("data", [b"small", BIG], ids=["small", "big"])
+    def test_whoever_reports_progress_may_stop_a_write(self, bench: Bench, data: bytes) -> None:
+        progress, journal = StopAfter(len(data) // 2), MemoryJournal()
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(data), progress, journal)
+        bench.mirror.write(key_of("f"), right(data), nothing, journal)
+        assert journal.uploads == {}
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", data)) == data
 
-        bench.mirror.write(key_of("f"), entry_of("f", BIG), staged(tmp_path, BIG), nothing)
-        with pytest.raises(InterruptedError):
-            bench.mirror.read(Ref(key_of("f")), entry_of("f", BIG), tmp_path / "out", 0, stop)
-        assert 0 < (tmp_path / "out").stat().st_size < len(BIG)
+    def test_an_upload_may_be_abandoned(self, bench: Bench) -> None:
+        journal = MemoryJournal()
+        bench.mirror.abandon(key_of("f"), journal)
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(BIG), StopAfter(len(BIG) // 2), journal)
+        bench.again().abandon(key_of("f"), journal)
+        assert journal.uploads == {}
+        bench.again().abandon(key_of("f"), journal)
+        assert bench.stored() in ([], [key_of("f")])
 
-    def test_a_stored_file_of_another_length_is_never_taken(self, bench: Bench, tmp_path: Path) -> None:
-        bench.mirror.write(key_of("f"), entry_of("f", b"12345"), staged(tmp_path, b"12345"), nothing)
+    def test_several_keys_are_written_at_once(self, bench: Bench) -> None:
+        contents = {f"f{number}": bytes([number]) * (1_700_000 + number) for number in range(6)}
+        journal = MemoryJournal()
+
+        def store(path: str) -> None:
+            bench.mirror.write(key_of(path), right(contents[path]), nothing, journal)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(store, contents))
+        assert journal.uploads == {}
+        for path, data in contents.items():
+            assert read(bench.mirror, Ref(key_of(path)), entry_of(path, data)) == data
+
+    def test_a_stored_file_of_another_length_is_never_taken(self, bench: Bench) -> None:
+        write(bench.mirror, key_of("f"), b"12345")
         for wrong in (b"1234", b"123456"):
             bench.overwrite(key_of("f"), wrong)
-            (tmp_path / "out").write_bytes(b"12")
-            for start in (0, 2):
+            for start, stop in ((0, None), (2, None), (0, 2), (1, 3)):
                 with pytest.raises((IntegrityError, UnavailableError)):
-                    bench.mirror.read(
-                        Ref(key_of("f")), entry_of("f", b"12345"), tmp_path / "out", start, nothing
-                    )
+                    read(bench.mirror, Ref(key_of("f")), entry_of("f", b"12345"), start, stop)
 
-    def test_has_tells_a_key_of_the_right_size_by_one_head(self, bench: Bench, tmp_path: Path) -> None:
+    def test_has_tells_a_key_of_the_right_size_by_one_head(self, bench: Bench) -> None:
         assert not bench.mirror.has(key_of("f"), 5)
-        bench.mirror.write(key_of("f"), entry_of("f", b"12345"), staged(tmp_path, b"12345"), nothing)
-        bench.mirror.write(key_of("sub/e"), entry_of("e", b""), staged(tmp_path, b""), nothing)
+        write(bench.mirror, key_of("f"), b"12345")
+        write(bench.mirror, key_of("sub/e"), b"")
         mirror = bench.again()
         assert mirror.has(key_of("f"), 5)
         assert mirror.requests() == MirrorRequests(HEAD=1)
@@ -190,13 +277,11 @@ class MirrorContract:
         assert mirror.has(key_of("sub/e"), 0)
         assert not mirror.has(key_of("sub"), 0)
 
-    def test_what_is_missing_is_not_found(self, bench: Bench, tmp_path: Path) -> None:
-        bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
-        for size in (0, 1):
+    def test_what_is_missing_is_not_found(self, bench: Bench) -> None:
+        write(bench.mirror, key_of("f"), b"x")
+        for size, start in ((0, 0), (1, 0), (2, 1)):
             with pytest.raises(NotFoundError):
-                bench.mirror.read(
-                    Ref(key_of("g")), FileEntry("g", "0" * 64, size), tmp_path / "out", 0, nothing
-                )
+                read(bench.mirror, Ref(key_of("g")), FileEntry("g", "0" * 64, size), start)
         with pytest.raises(NotFoundError):
             bench.mirror.head(NAME)
         with pytest.raises(NotFoundError):
@@ -282,7 +367,7 @@ class MirrorContract:
         with pytest.raises(InvalidError):
             bench.again().head(NAME)
 
-    def test_requests_are_counted(self, bench: Bench, tmp_path: Path) -> None:
+    def test_requests_are_counted(self, bench: Bench) -> None:
         mirror = bench.again()
         seen = mirror.requests()
         assert seen == MirrorRequests()
@@ -294,17 +379,33 @@ class MirrorContract:
 
         mirror.heads()
         assert cost() == MirrorRequests(LIST=1)
-        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of("f"), b"x")
         assert cost() == self.WRITE
         head = mirror.publish(NAME, index_of("f"), None)
         assert cost() == self.PUBLISH
         mirror.head(NAME)
         mirror.index(head.index)
-        mirror.read(Ref(key_of("f")), entry_of("f", b"x"), tmp_path / "out", 0, nothing)
+        read(mirror, Ref(key_of("f")), entry_of("f", b"x"))
         assert cost() == MirrorRequests(GET=3)
 
 
-class CompareAndSwapContract(MirrorContract):
+class WrittenOnceContract(MirrorContract):
+    """Besides, for mirrors that look before they write a key."""
+
+    @pytest.mark.parametrize("first", [b"first", BIG], ids=["small", "big"])
+    @pytest.mark.parametrize("known", [True, False], ids=["known", "digest unknown"])
+    def test_other_bytes_never_replace_the_first(self, bench: Bench, first: bytes, known: bool) -> None:
+        write(bench.mirror, key_of("f"), first)
+        journal = MemoryJournal()
+        for other in (b"!" + first[1:], first + b"!") if known else (first + b"!",):
+            content = right(other) if known else unknown(other)
+            with pytest.raises(ConflictError):
+                bench.mirror.write(key_of("f"), content, nothing, journal)
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", first)) == first
+        assert journal.uploads == {}
+
+
+class CompareAndSwapContract(WrittenOnceContract):
     """Besides, for mirrors that several boxes may write to."""
 
     def test_conditional_writes_are_found(self, bench: Bench) -> None:
@@ -336,25 +437,21 @@ class CompareAndSwapContract(MirrorContract):
         assert len(lost) == 3
         return won[0]
 
-    def test_of_racing_writers_of_one_key_the_first_bytes_stay(self, bench: Bench, tmp_path: Path) -> None:
-        contents = [f"from box {number}".encode() for number in range(4)]
-        files = [staged(tmp_path, data) for data in contents]
+    @pytest.mark.parametrize("size", [10, 1_500_000], ids=["small", "big"])
+    def test_of_racing_writers_of_one_key_the_first_bytes_stay(self, bench: Bench, size: int) -> None:
+        contents = [f"from box {number}".encode() * (size // 10) for number in range(4)]
         barrier, stored = threading.Barrier(4), list[bytes]()
-        mirrors = [bench.mirror, bench.mirror, second := bench.again(), second]
+        mirrors = [bench.again() for _ in contents]
 
-        def write(number: int) -> None:
+        def store(number: int) -> None:
             barrier.wait()
             try:
-                mirrors[number].write(key_of("f"), entry_of("f", contents[number]), files[number], nothing)
+                write(mirrors[number], key_of("f"), contents[number])
                 stored.append(contents[number])
             except ConflictError:
                 pass
 
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(store, range(4)))
         assert len(stored) == 1
-        bench.mirror.read(Ref(key_of("f")), entry_of("f", stored[0]), tmp_path / "out", 0, nothing)
-        assert (tmp_path / "out").read_bytes() == stored[0]
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", stored[0])) == stored[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from labsync import atomic
 from labsync.digest import sha256_bytes
 from labsync.disk.hf_cache import HfCacheHome
 from labsync.disk.tree import TreeHome
@@ -16,7 +18,8 @@ from labsync.filters import Filter
 from labsync.manifest.model import Artifact
 from labsync.snapshot import FileEntry, Snapshot
 from labsync.state import State
-from tests.contracts.home_contract import Bench, HomeContract, MakeHome
+from tests.contracts.home_batch_contract import HomeBatchContract
+from tests.contracts.home_contract import Bench, HomeContract, MakeHome, publish_one
 from tests.fakes.hf_lock import hf_artifact, locked_from
 
 if TYPE_CHECKING:
@@ -39,13 +42,13 @@ def make_hf(root: Path, state: State, contents: dict[str, bytes]) -> Home:
     return HfCacheHome(hf_artifact(), locked, state, root / ".labsync", root.parent / "cache" / "hub")
 
 
-class TestTreeHome(HomeContract):
+class TestTreeHome(HomeContract, HomeBatchContract):
     @pytest.fixture
     def make_home(self) -> MakeHome:
         return make_tree
 
 
-class TestHfCacheHome(HomeContract):
+class TestHfCacheHome(HomeContract, HomeBatchContract):
     @pytest.fixture
     def make_home(self) -> MakeHome:
         return make_hf
@@ -141,7 +144,7 @@ def test_aside_works_where_no_second_name_can_be_made(bench: Bench, monkeypatch:
 
 def test_the_executable_bit_is_set_before_the_file_is_visible_and_found_again(bench: Bench) -> None:
     entry = entry_of("run.sh", b"#!", executable=True)
-    bench.home.publish(entry, bench.staged(b"#!"), "nothing")
+    publish_one(bench.home, entry, bench.staged(b"#!"))
     assert (folder(bench) / "run.sh").stat().st_mode & 0o777 == 0o755
     assert bench.home.inventory(rehash=False).files["run.sh"].entry == entry
     bench.publish("a.txt")
@@ -244,13 +247,113 @@ def test_a_folder_that_cannot_be_read_is_an_error(bench: Bench, monkeypatch: pyt
     real = os.scandir
 
     def deny(path: str) -> os.ScandirIterator[str]:  # type: ignore[name-defined]
-        if str(path).endswith("deep"):
+        if str(path).rstrip("/").endswith("deep"):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
     monkeypatch.setattr(os, "scandir", deny)
     with pytest.raises(DiskError):
         bench.home.inventory(rehash=False)
+
+
+@pytest.mark.parametrize("change", ["mode", "added", "pipe", "edited folder"])
+def test_what_only_a_folder_can_show_leaves_no_identity(bench: Bench, change: str) -> None:
+    bench.fill()
+    place = folder(bench) / "a.txt"
+    assert bench.home.identity() == bench.snapshot.id
+    match change:
+        case "mode":
+            place.chmod(0o755)
+        case "added":
+            (folder(bench) / "deep" / "new.txt").write_bytes(b"")
+        case "pipe":
+            os.mkfifo(folder(bench) / "pipe")
+        case "edited folder":
+            (folder(bench) / "deep").rename(folder(bench) / "deeper")
+    assert bench.home.identity() is None
+
+
+def test_names_that_a_snapshot_refuses_have_no_identity(bench: Bench) -> None:
+    bench.contents = {"a.txt": b"one", "deep/A.txt": b"two"}
+    bench.fill()
+    assert bench.home.identity() == bench.snapshot.id
+    bench.contents["deep/a.txt"] = b"two"
+    bench.publish("deep/a.txt")
+    assert bench.home.identity() is None
+
+
+def test_ours_and_empty_folders_do_not_count(bench: Bench) -> None:
+    bench.fill()
+    (folder(bench) / "empty").mkdir()
+    (folder(bench) / ".labsync-stage").mkdir()
+    (folder(bench) / ".labsync-stage" / "part").write_bytes(b"x")
+    assert bench.home.identity() == bench.snapshot.id
+
+
+def test_one_folder_is_looked_at_and_made_durable_once_for_all_its_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.contents = {f"f{i % 3}/{i}": b"%d" % i for i in range(100)}
+    synced: list[str] = []
+    batch, home, fsync_dir = bench.batch(bench.contents), bench.home, atomic.fsync_dir
+    home.begin()
+
+    def note(path: str) -> None:
+        synced.append(os.path.basename(path))
+        fsync_dir(path)
+
+    checked: list[str] = []
+    refuse_links = atomic.refuse_links
+
+    def check(root: Path, path: str) -> bool:
+        checked.append(path)
+        return refuse_links(root, path)
+
+    monkeypatch.setattr(atomic, "refuse_links", check)
+    monkeypatch.setattr(atomic, "fsync_dir", note)
+    assert not any(home.publish(batch))
+    assert len(checked) == 3
+    assert sorted(name for name in synced if name.startswith("f")) == ["f0", "f1", "f2"]
+
+
+def test_what_could_not_be_recorded_is_an_error_and_healed_by_finish(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DiskError("no space left")
+
+    batch, home = bench.batch(bench.contents), bench.home
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.state, "record_all", full)
+        assert [type(answer) for answer in home.publish(batch)] == [DiskError, DiskError]
+    assert set(bench.states().values()) == {"changed"}
+    home.finish(bench.snapshot)
+    assert set(bench.states().values()) == {"recorded"}
+
+
+def test_damage_stays_damage_when_its_digest_is_remembered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill()
+    bench.flip("a.txt")
+    later = time.time_ns() + 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert bench.states()["a.txt"] == "damaged"
+    monkeypatch.setattr("labsync.disk.hashing.hash_file", None)
+    assert bench.states()["a.txt"] == "damaged"
+
+
+def test_finish_takes_note_of_the_time_of_a_touched_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill()
+    os.utime(folder(bench) / "a.txt", ns=(1, 1))
+    later = time.time_ns() + 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert bench.states()["a.txt"] == "recorded"
+    bench.home.finish(bench.snapshot)
+    bench.flip("a.txt")
+    assert bench.states()["a.txt"] == "damaged"
 
 
 def test_without_the_memory_files_count_as_changed_and_finish_knows_them_again(bench: Bench) -> None:
@@ -269,7 +372,7 @@ def test_a_single_file_lives_under_its_path_and_is_named_by_the_url(bench: Bench
     home, entry = single(bench), entry_of("sam h.pth", b"weights")
     assert not home.inventory(rehash=False).exists
     home.begin()
-    home.publish(entry, bench.staged(b"weights"), "nothing")
+    publish_one(home, entry, bench.staged(b"weights"))
     assert not home.inventory(rehash=False).complete
     home.finish(Snapshot.of([entry]))
     inventory = home.inventory(rehash=False)
@@ -279,11 +382,14 @@ def test_a_single_file_lives_under_its_path_and_is_named_by_the_url(bench: Bench
     assert inventory.complete
     assert (bench.root / "checkpoints" / "sam.pth").read_bytes() == b"weights"
     assert home.source("sam h.pth") == home.path
+    assert home.identity() == Snapshot.of([entry]).id
+    home.path.write_bytes(b"WEIGHTS")
+    assert home.identity() is None
 
 
 def test_a_single_file_takes_no_other_entry(bench: Bench) -> None:
     with pytest.raises(RefusedError):
-        single(bench).publish(entry_of("other.pth", b"x"), bench.staged(b"x"), "nothing")
+        publish_one(single(bench), entry_of("other.pth", b"x"), bench.staged(b"x"))
 
 
 def test_a_link_in_place_of_a_single_file_is_skipped_and_never_written_through(bench: Bench) -> None:
@@ -293,8 +399,9 @@ def test_a_link_in_place_of_a_single_file_is_skipped_and_never_written_through(b
     single(bench).path.symlink_to(target)
     inventory = single(bench).inventory(rehash=False)
     assert (dict(inventory.files), len(inventory.skipped)) == ({}, 1)
+    assert single(bench).identity() is None
     with pytest.raises(RefusedError):
-        single(bench).publish(entry_of("sam h.pth", b"x"), bench.staged(b"x"), "aside")
+        publish_one(single(bench), entry_of("sam h.pth", b"x"), bench.staged(b"x"), "aside")
     assert target.read_bytes() == b"mine"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -12,32 +13,48 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labsync.errors import DiskError, InvalidError, NotAllowedError, RefusedError, UnavailableError
+from labsync.errors import (
+    ChangedError,
+    DiskError,
+    InvalidError,
+    NotAllowedError,
+    RefusedError,
+    UnavailableError,
+)
 from labsync.manifest.model import MirrorSpec
 from labsync.mirrors.base import HeadMovedError, Ref
 from labsync.mirrors.directory import DirectoryMirror
 from labsync.mirrors.memory import MemoryMirror
 from labsync.mirrors.registry import open_mirror
 from labsync.mirrors.s3 import S3Mirror
+from labsync.mirrors.s3_upload import Sizes
 from labsync.report import MirrorRequests
 from tests.contracts.mirror_contract import (
     BIG,
     NAME,
     Bench,
     CompareAndSwapContract,
+    EnoughError,
     MirrorContract,
+    Progress,
+    StopAfter,
+    WrittenOnceContract,
     entry_of,
     index_of,
     key_of,
     nothing,
-    staged,
+    read,
+    write,
 )
-from tests.fakes.s3 import MotoServer, Server, aws_env, moto_server, rclone_server
+from tests.fakes.contents import FakeContent, changed, right
+from tests.fakes.journal import MemoryJournal
+from tests.fakes.s3 import LEAST_PART, MotoServer, Server, aws_env, moto_server, rclone_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["aws_env"]  # a fixture
+SMALL_PARTS = Sizes(single=1 << 20, part=LEAST_PART, memory=4 * LEAST_PART)
 
 
 class _MemoryView(MemoryMirror):
@@ -67,7 +84,7 @@ def s3_bench(server: Server, prefix: str, *, single_writer: bool) -> Bench:
     spec = server.spec(f"s3://lab/{prefix}", single_writer=single_writer)
 
     def make() -> S3Mirror:
-        return S3Mirror(spec, conditional=not single_writer)
+        return S3Mirror(spec, conditional=not single_writer, sizes=SMALL_PARTS)
 
     def stored() -> list[str]:
         return [key.removeprefix(f"{prefix}/") for key in server.keys("lab") if key.startswith(f"{prefix}/")]
@@ -100,7 +117,7 @@ def _no_links(source: object, target: object) -> None:
     raise OSError(errno.EPERM, "Operation not permitted")
 
 
-class TestDirectoryMirrorWithoutHardLinks(MirrorContract):
+class TestDirectoryMirrorWithoutHardLinks(WrittenOnceContract):
     @pytest.fixture
     def bench(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         monkeypatch.setattr(os, "link", _no_links)
@@ -110,7 +127,7 @@ class TestDirectoryMirrorWithoutHardLinks(MirrorContract):
         mirror = DirectoryMirror(tmp_path / "mirror")
         assert not mirror.probe()
         with pytest.raises(RefusedError, match="hard links") as caught:
-            mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+            write(mirror, key_of("f"), b"x")
         assert "single_writer: true" in caught.value.hint
         with pytest.raises(RefusedError):
             mirror.publish(NAME, index_of("a"), None)
@@ -137,16 +154,71 @@ def prefix() -> str:
     return f"labs/{secrets.token_hex(8)}"
 
 
+PARTS = -(-len(BIG) // LEAST_PART)
+
+
+class ResumedUploads:
+    """Besides, for mirrors on a server that keeps the parts of unfinished uploads."""
+
+    def test_the_next_run_sends_only_the_parts_that_are_missing(self, bench: Bench) -> None:
+        journal, progress = MemoryJournal(), Progress()
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(BIG), StopAfter(len(BIG) // 2), journal)
+        stored = len(journal.uploads[key_of("f")].parts)
+        assert stored > 2
+        assert bench.stored() == []
+        mirror = bench.again()
+        mirror.write(key_of("f"), right(BIG), progress, journal)
+        assert mirror.requests().PUT + stored == PARTS
+        assert sum(progress.counts) == len(BIG) - stored * LEAST_PART
+        assert read(mirror, Ref(key_of("f")), entry_of("f", BIG)) == BIG
+
+    def test_what_changed_since_is_sent_again(self, bench: Bench) -> None:
+        journal = MemoryJournal()
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(BIG), StopAfter(len(BIG) // 2), journal)
+        now = BIG[: LEAST_PART + 1] + b"!" + BIG[LEAST_PART + 2 :]
+        assert 1 in journal.uploads[key_of("f")].parts
+        mirror = bench.again()
+        with contextlib.suppress(UnavailableError):  # rclone cannot replace a part, and says so
+            mirror.write(key_of("f"), right(now), nothing, journal)
+            assert mirror.requests().PUT + 1 == PARTS
+        mirror.write(key_of("f"), right(now), nothing, journal)
+        assert read(mirror, Ref(key_of("f")), entry_of("f", now)) == now
+
+    def test_an_upload_that_was_dropped_on_the_server_is_begun_anew(self, bench: Bench) -> None:
+        journal = MemoryJournal()
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(BIG), StopAfter(len(BIG) // 2), journal)
+        entry = journal.uploads[key_of("f")]
+        bench.again().abandon(key_of("f"), journal)
+        journal.uploads[key_of("f")] = entry
+        bench.again().write(key_of("f"), right(BIG), nothing, journal)
+        assert journal.uploads == {}
+        assert read(bench.mirror, Ref(key_of("f")), entry_of("f", BIG)) == BIG
+
+    def test_what_was_completed_is_not_sent_again(self, bench: Bench) -> None:
+        journal = MemoryJournal()
+        with pytest.raises(EnoughError):
+            bench.mirror.write(key_of("f"), right(BIG), StopAfter(len(BIG) // 2), journal)
+        entry = journal.uploads[key_of("f")]
+        bench.mirror.write(key_of("f"), right(BIG), nothing, journal)
+        journal.uploads[key_of("f")] = entry  # the run was killed before it took note of the end
+        mirror = bench.again()
+        mirror.write(key_of("f"), right(BIG), nothing, journal)
+        assert mirror.requests() == MirrorRequests(HEAD=1, GET=1, DELETE=1)
+        assert journal.uploads == {}
+
+
 @pytest.mark.usefixtures("aws_env")
-class TestS3Mirror(CompareAndSwapContract):
+class TestS3Mirror(CompareAndSwapContract, ResumedUploads):
     @pytest.fixture
     def bench(self, moto: MotoServer, prefix: str) -> Bench:
         return s3_bench(moto, prefix, single_writer=False)
 
 
 @pytest.mark.usefixtures("aws_env")
-class TestS3WithoutConditionalWrites(MirrorContract):
-    WRITE = MirrorRequests(HEAD=1, PUT=1)
+class TestS3WithoutConditionalWrites(MirrorContract, ResumedUploads):
     PUBLISH = MirrorRequests(GET=1, PUT=2)
 
     @pytest.fixture
@@ -160,7 +232,7 @@ def test_a_server_without_conditional_writes_is_refused(rclone: Server, prefix: 
     mirror = open_mirror(spec)
     assert not mirror.probe()
     with pytest.raises(RefusedError, match="conditional writes") as caught:
-        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of("f"), b"x")
     assert "single_writer: true" in caught.value.hint
     with pytest.raises(RefusedError):
         open_mirror(spec).publish(NAME, index_of("a"), None)
@@ -170,31 +242,63 @@ def test_a_server_without_conditional_writes_is_refused(rclone: Server, prefix: 
     assert alone.heads() == {NAME: head.mark}
 
 
-def test_a_directory_shares_no_inode_with_the_users_file(tmp_path: Path) -> None:
-    bench, mine = directory_bench(tmp_path / "mirror"), staged(tmp_path, b"mine")
-    bench.mirror.write(key_of("f"), entry_of("f", b"mine"), mine, nothing)
+def share(reader: object, writer: object) -> bool:
+    """Do what the system does on a file system that has reflinks."""
+    writer.write(reader.read())  # type: ignore[attr-defined]
+    writer.seek(0)  # type: ignore[attr-defined]
+    return True
+
+
+def laid(tmp_path: Path, data: bytes) -> Path:
+    (tmp_path / "mine").write_bytes(data)
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("reflinks", [True, False])
+def test_a_directory_shares_no_inode_with_the_users_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reflinks: bool
+) -> None:
+    if reflinks:
+        monkeypatch.setattr("labsync.mirrors.directory.share_blocks", share)
+    bench, mine = directory_bench(tmp_path / "mirror"), laid(tmp_path, b"mine")
+    bench.mirror.write(key_of("f"), right(b"mine", file=mine), nothing, MemoryJournal())
     with mine.open("r+b") as file:
         file.write(b"EDIT")
     assert (tmp_path / "mirror" / key_of("f")).read_bytes() == b"mine"
     assert mine.stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("now", [BIG[:-1] + b"!", BIG[:-1], BIG + b"!"], ids=["other", "shorter", "longer"])
 def test_shared_blocks_are_hashed_before_they_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: bytes
 ) -> None:
-    def share(reader: object, writer: object) -> bool:
-        """Do what the system does on a file system that has reflinks."""
-        writer.write(reader.read())  # type: ignore[attr-defined]
-        writer.seek(0)  # type: ignore[attr-defined]
-        return True
+    monkeypatch.setattr("labsync.mirrors.directory.share_blocks", share)
+    bench, progress = directory_bench(tmp_path / "mirror"), Progress()
+    bench.mirror.write(key_of("f"), right(BIG, file=laid(tmp_path, BIG)), progress, MemoryJournal())
+    assert (tmp_path / "mirror" / key_of("f")).read_bytes() == BIG
+    assert sum(progress.counts) == len(BIG)
+    with pytest.raises(ChangedError):
+        bench.mirror.write(key_of("g"), changed(BIG, now, file=laid(tmp_path, now)), nothing, MemoryJournal())
+    assert bench.stored() == [key_of("f")]
 
+
+def test_blocks_that_nobody_can_prove_are_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labsync.mirrors.directory.share_blocks", share)
     bench = directory_bench(tmp_path / "mirror")
-    bench.mirror.write(key_of("f"), entry_of("f", BIG), staged(tmp_path, BIG), nothing)
+    content = FakeContent(BIG, len(BIG), "", laid(tmp_path, b"other bytes than are read"))
+    bench.mirror.write(key_of("f"), content, nothing, MemoryJournal())
     assert (tmp_path / "mirror" / key_of("f")).read_bytes() == BIG
-    with pytest.raises(Exception, match="changed while it was read"):
-        bench.mirror.write(key_of("g"), entry_of("g", BIG[:-1] + b"!"), staged(tmp_path, BIG), nothing)
-    assert bench.stored() == [key_of("f")]
+    gone = right(b"mine", file=tmp_path / "gone")
+    bench.mirror.write(key_of("g"), gone, nothing, MemoryJournal())
+    assert (tmp_path / "mirror" / key_of("g")).read_bytes() == b"mine"
+
+
+def test_a_record_of_many_blocks_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = directory_bench(tmp_path / "mirror")
+    head = bench.mirror.publish(NAME, index_of("a", "b"), None)
+    monkeypatch.setattr("labsync.mirrors.directory.BLOCK", 7)
+    assert bench.mirror.head(NAME) == head
+    assert bench.mirror.index(head.index) == index_of("a", "b")
 
 
 def test_a_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
@@ -203,7 +307,7 @@ def test_a_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DiskError):
         mirror.heads()
     with pytest.raises(DiskError):
-        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of("f"), b"x")
 
 
 def test_a_link_to_a_disk_that_is_not_mounted_is_no_empty_mirror(tmp_path: Path) -> None:
@@ -243,21 +347,21 @@ def test_a_directory_that_cannot_be_written_is_a_disk_error(
     (tmp_path / "mirror" / key_of("")).mkdir(parents=True)
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DiskError):
-        bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(bench.mirror, key_of("f"), b"x")
     assert bench.stored() == []
 
 
 def test_a_read_only_place_is_a_disk_error(tmp_path: Path) -> None:
     mirror = DirectoryMirror(Path("/proc/labsync-mirror"))
     with pytest.raises(DiskError):
-        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of("f"), b"x")
     with pytest.raises(DiskError):
         mirror.publish(NAME, index_of("a"), None)
 
 
 def test_links_inside_a_directory_are_not_followed(tmp_path: Path) -> None:
     bench = directory_bench(tmp_path / "mirror")
-    bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    write(bench.mirror, key_of("f"), b"x")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "f").write_bytes(b"x")
@@ -266,9 +370,9 @@ def test_links_inside_a_directory_are_not_followed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mirror" / "results" / "pipe")
     for key in ("results/link/f", "results/file", "results/pipe"):
         with pytest.raises(RefusedError):
-            bench.mirror.read(Ref(key), entry_of("f", b"x"), tmp_path / "out", 0, nothing)
+            read(bench.mirror, Ref(key), entry_of("f", b"x"))
     with pytest.raises(RefusedError):
-        bench.mirror.write("results/link/g", entry_of("g", b"x"), staged(tmp_path, b"x"), nothing)
+        write(bench.mirror, "results/link/g", b"x")
     assert list(outside.iterdir()) == [outside / "f"]
 
 
@@ -299,7 +403,7 @@ def test_a_write_under_way_is_in_the_stage_alone(tmp_path: Path) -> None:
     def look(count: int) -> None:
         seen.extend(bench.stored())
 
-    bench.mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), look)
+    bench.mirror.write(key_of("f"), right(b"x"), look, MemoryJournal())
     assert seen
     assert all(path.startswith(".labsync/stage/") for path in seen)
     assert bench.stored() == [key_of("f")]

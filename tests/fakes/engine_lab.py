@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from labsync.errors import (
@@ -12,7 +13,7 @@ from labsync.errors import (
 )
 from labsync.names import ArtifactName
 from labsync.places import Place, Ref, Replace
-from labsync.plan import Publication, Route, Source
+from labsync.plan import Pack, Publication, Route, Source
 from labsync.transfer import Engine, Outcome, Work
 from labsync.transfer.retry import RetryBudget
 from tests.fakes.places import (
@@ -25,6 +26,9 @@ from tests.strategies import entry_of
 
 NAME = ArtifactName("datasets/pens")
 ONE, TWO = b"the first content", b"the second one"
+MIB = 1 << 20
+# Large enough for part files, and for routes of their own: small ones are carried in batches.
+BIG, BIGGER = bytes(range(256)) * 4096 + ONE, bytes(range(255, -1, -1)) * 4096 + TWO
 
 
 class Lab:
@@ -32,7 +36,7 @@ class Lab:
 
     def __init__(self, root: Path, jobs: int = 2) -> None:
         self.home = FakeHome(root)
-        self.origin = FakeReader([ONE, TWO])
+        self.origin = FakeReader([ONE, TWO, BIG, BIGGER])
         self.mirror = FakeMirror()
         self.seen = Recorder()
         self.clock = FakeClock()
@@ -46,14 +50,14 @@ class Lab:
     def work(self) -> Work:
         return Work(
             self.root / "own-stage", self.home, self.origin, self.mirror,
-            lambda route: self.on_written.append(route.key),
+            lambda item: self.on_written.append(item.key),
         )  # fmt: skip
 
-    def run(self, *routes: Route, work: Work | None = None) -> Outcome:
+    def run(self, *routes: Route, work: Work | None = None, packs: Sequence[Pack] = ()) -> Outcome:
         engine = Engine(
             jobs=self.jobs, observer=self.seen, budget=self.budget, clock=self.clock, stop=self.stop
         )
-        return engine.execute(routes, {NAME: work or self.work})
+        return engine.execute(routes, {NAME: work or self.work}, packs)
 
     def stored(self, path: str) -> bytes:
         return (self.home.path / path).read_bytes()

@@ -45,7 +45,7 @@ class Reply:
     """An answer before ranges and faults are applied to it."""
 
     status: int = 200
-    body: bytes = b""
+    body: bytes | memoryview = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     ranged: bool = False
 
@@ -56,7 +56,8 @@ class Fault:
 
     `times` counts down with each use; negative means for ever. `stall_after` sends that many bytes and
     then nothing until the server closes, `cut_after` closes the connection instead; -1 in `cut_after`
-    closes it before a single byte of the answer.
+    closes it before a single byte of the answer. `relabelled` answers a range with 200 and its
+    `Content-Range`, as `rclone serve s3` does; `no_range` ignores what part was asked for.
     """
 
     path: str
@@ -70,6 +71,7 @@ class Fault:
     stall_after: int | None = None
     no_range: bool = False
     wrong_range: bool = False
+    relabelled: bool = False
     no_length: bool = False
     corrupt: bool = False
     short: bool = False
@@ -95,13 +97,13 @@ class Fault:
         if self.no_range:
             reply = replace(reply, ranged=False)
         if self.corrupt and reply.body:
-            middle = len(reply.body) // 2
-            flipped = bytes([reply.body[middle] ^ 1])
-            reply = replace(reply, body=reply.body[:middle] + flipped + reply.body[middle + 1 :])
+            spoilt = bytearray(reply.body)
+            spoilt[len(spoilt) // 2] ^= 1
+            reply = replace(reply, body=bytes(spoilt))
         if self.short:
             reply = replace(reply, body=reply.body[:-1])
         if self.long:
-            reply = replace(reply, body=reply.body + b"!")
+            reply = replace(reply, body=bytes(reply.body) + b"!")
         if self.gzip:
             reply = replace(reply, headers={**reply.headers, "Content-Encoding": "gzip"})
         return replace(reply, headers={**reply.headers, **self.headers})
@@ -206,7 +208,7 @@ class FaultyServer:
         if request.method == "HEAD":
             return
         stop = fault.cut_after if fault.cut_after is not None else fault.stall_after
-        handler.wfile.write(reply.body[:stop])
+        handler.wfile.write(memoryview(reply.body)[:stop])
         if fault.stall_after is not None:
             self._closing.wait()
         if stop is not None:
@@ -226,7 +228,9 @@ def _cut_range(request: Request, reply: Reply, fault: Fault) -> Reply:
         return Reply(416, headers={**headers, "Content-Range": f"bytes */{size}"})
     shown = start + 1 if fault.wrong_range else start
     headers["Content-Range"] = f"bytes {shown}-{end}/{size}"
-    return replace(reply, status=206, body=reply.body[start : end + 1], headers=headers)
+    status = 200 if fault.relabelled else 206
+    part = memoryview(reply.body)[start : end + 1]  # not copied: files may have gigabytes
+    return replace(reply, status=status, body=part, headers=headers)
 
 
 class FileServer(FaultyServer):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
@@ -38,11 +39,15 @@ _API = re.compile(
 
 
 class Cdn(FaultyServer):
-    """Serves LFS files by signed links; refuses links that ran out, and requests that carry a token."""
+    """Serves LFS files by signed links; refuses links that ran out, and requests that carry a token.
+
+    `uses` is how many requests a link is good for: 1 refuses a second one.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, HubFile] = {}
-        self.valid: set[str] = set()
+        self.uses = math.inf
+        self.left: dict[str, float] = {}
         self._signatures = itertools.count(1)
         super().__init__()
 
@@ -50,18 +55,24 @@ class Cdn(FaultyServer):
         """Return a fresh signed link."""
         self.files[file.sha256] = file
         signature = f"sig{next(self._signatures)}"
-        self.valid.add(signature)
+        self.left[signature] = self.uses
         return f"{self.url}/lfs/{file.sha256}?X-Amz-Signature={signature}"
 
     def answer(self, request: Request) -> Reply:
         if "authorization" in request.headers:
             return Reply(400, b"only one auth mechanism allowed")
-        if parse_qs(request.query).get("X-Amz-Signature", [""])[0] not in self.valid:
+        if not self._is_good(parse_qs(request.query).get("X-Amz-Signature", [""])[0]):
             return Reply(
                 403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
             )
         file = self.files[request.path.removeprefix("/lfs/")]
         return Reply(200, file.data, {"ETag": '"cdn"', "Content-Type": "binary/octet-stream"}, ranged=True)
+
+    def _is_good(self, signature: str) -> bool:
+        with self._lock:
+            left = self.left.get(signature, 0)
+            self.left[signature] = left - 1
+        return left > 0
 
 
 class Hub(FaultyServer):
@@ -115,7 +126,7 @@ class Hub(FaultyServer):
 
     def expire_links(self) -> None:
         """Let every signed link given so far run out."""
-        self.cdn.valid.clear()
+        self.cdn.left.clear()
 
     def rate_limit(self, seconds: int, path: str = "*", times: int = -1) -> None:
         """Answer 429 as the hub does when nothing of the quota is left."""

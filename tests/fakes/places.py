@@ -6,86 +6,89 @@ import collections
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from labsync.errors import ChangedError, ConflictError, NotFoundError
-from labsync.places import Advance, Found, Inventory, Ref, Replace
+from labsync.errors import ConflictError, LabsyncError, NotFoundError
+from labsync.places import Found, Inventory, NoRangesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from labsync.disk.base import Staged
+    from labsync.places import Advance, Blocks, Content, Ref, Replace, UploadJournal
     from labsync.snapshot import FileEntry, Snapshot
 
-BLOCK = 4
-Fault: TypeAlias = Callable[["Reading"], None]
+Fault: TypeAlias = Callable[["Reading"], Iterator[bytes]]
 
 
 class Reading:
-    """One call of `read`, as a fault sees it: it may send blocks, raise, or change what is sent."""
+    """One call of `read`, as a fault sees it: it may give blocks, raise, or change what is given."""
 
-    def __init__(self, data: bytes, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def __init__(self, data: bytes, start: int, stop: int | None) -> None:
         self.data = data
-        self.entry = entry
-        self.into = into
-        self.start = start
-        self.advance = advance
+        self.at = start
+        self.stop = len(data) if stop is None else stop
+        self.is_whole = not start and stop is None
+        self.block = 4 if len(data) < 1024 else 1 << 16
 
-    def send(self, end: int | None = None) -> None:
-        """Write the bytes up to `end` in small blocks, reporting each."""
-        with self.into.open("r+b" if self.start else "wb") as file:
-            file.seek(self.start)
-            while block := self.data[self.start : end][:BLOCK]:
-                file.write(block)
-                file.flush()
-                self.start += len(block)
-                self.advance(len(block))
+    def give(self, end: int | None = None) -> Iterator[bytes]:
+        """Give the bytes up to `end`, at most those asked for, in small blocks."""
+        end = self.stop if end is None else min(end, self.stop)
+        while self.at < end:
+            block = self.data[self.at : min(end, self.at + self.block)]
+            self.at += len(block)
+            yield block
 
 
-def raises(error: Exception, after: int = 0) -> Fault:
-    """Raise the error once `after` bytes have arrived."""
+def raises(error: BaseException, after: int = 0) -> Fault:
+    """Raise the error once the bytes up to `after` have arrived."""
 
-    def fault(reading: Reading) -> None:
-        if after:
-            reading.send(after)
+    def fault(reading: Reading) -> Iterator[bytes]:
+        yield from reading.give(after)
         raise error
 
     return fault
 
 
-def wrong_bytes(reading: Reading) -> None:
-    """Send as many bytes as promised, the last of them flipped."""
-    reading.data = reading.data[:-1] + bytes([reading.data[-1] ^ 1])
-    reading.send()
+def wrong_bytes(reading: Reading) -> Iterator[bytes]:
+    """Give as many bytes as promised, the last of the range flipped."""
+    last = reading.stop - 1
+    reading.data = reading.data[:last] + bytes([reading.data[last] ^ 1]) + reading.data[last + 1 :]
+    return reading.give()
 
 
-def too_short(reading: Reading) -> None:
+def too_short(reading: Reading) -> Iterator[bytes]:
     """End early, as a reader that forgot to look would."""
-    reading.send(len(reading.data) - 1)
+    return reading.give(reading.stop - 1)
 
 
-def too_long(reading: Reading) -> None:
+def too_long(reading: Reading) -> Iterator[bytes]:
     """Go on behind the end."""
-    reading.data += b"!"
-    reading.send()
+    yield from reading.give()
+    yield b"!"
 
 
-def begins_again(reading: Reading) -> None:
-    """Answer a request for the rest with the whole, as a server without ranges does."""
-    if reading.start:
-        reading.advance(-reading.start)
-        reading.start = 0
-    reading.send()
+def no_ranges(reading: Reading) -> Iterator[bytes]:
+    """Give the whole or nothing."""
+    if not reading.is_whole:
+        raise NoRangesError("no ranges here")
+    return reading.give()
 
 
 class FakeReader:
-    """Serves contents by their SHA-256; `faults` of a content happen once each, in order."""
+    """Serves contents by their SHA-256; `faults` of a content happen once each, in order.
+
+    `always` happens to every reading without another fault.
+    """
 
     def __init__(self, contents: Iterable[bytes] = ()) -> None:
         self.contents: dict[str, bytes] = {}
         self.faults: dict[str, collections.deque[Fault]] = collections.defaultdict(collections.deque)
+        self.always: Fault = Reading.give
         self.reads: list[tuple[str, int]] = []
+        self.given: collections.Counter[str] = collections.Counter()
         self._mutex = threading.Lock()
         self.hold(*contents)
 
@@ -102,19 +105,20 @@ class FakeReader:
         with self._mutex:
             return [start for path, start in self.reads if path == entry.sha256]
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         with self._mutex:
             self.reads.append((entry.sha256, start))
             faults = self.faults[entry.sha256]
-            fault = faults.popleft() if faults else None
+            fault = faults.popleft() if faults else self.always
         data = self.contents.get(entry.sha256)
         if data is None:
             raise NotFoundError("the place does not have it", path=entry.path)
-        reading = Reading(data, entry, into, start, advance)
-        if fault:
-            fault(reading)
-        else:
-            reading.send()
+        for block in fault(Reading(data, start, stop)):
+            with self._mutex:
+                self.given[entry.sha256] += len(block)
+            memory = bytearray(block)
+            yield memory
+            memory[:] = bytes(len(memory))  # who kept it without a copy has lost it
 
 
 class FakeMirror(FakeReader):
@@ -124,23 +128,23 @@ class FakeMirror(FakeReader):
         super().__init__(contents)
         self.keys: dict[str, bytes] = {}
         self.write_faults: collections.deque[Exception] = collections.deque()
-        self.writes: list[tuple[str, Path]] = []
+        self.writes: list[tuple[str, Path | None]] = []
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        data = staged.read_bytes()
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
         with self._mutex:
-            self.writes.append((key, staged))
+            self.writes.append((key, content.file))
             fault = self.write_faults.popleft() if self.write_faults else None
         if fault:
-            advance(len(data) // 2)
+            advance(content.size // 2)
             raise fault
-        if (hashlib.sha256(data).hexdigest(), len(data)) != (entry.sha256, entry.size):
-            raise ChangedError("changed while it was read")
-        for at in range(0, len(data), BLOCK):
-            advance(len(data[at : at + BLOCK]))
+        blocks = []
+        for block in content.blocks(7 if content.size < 1024 else 1 << 18):
+            advance(len(block))
+            blocks.append(block)
+        data = b"".join(blocks)
         with self._mutex:
             self.keys[key] = data
-            self.contents[entry.sha256] = data
+            self.contents[hashlib.sha256(data).hexdigest()] = data
 
 
 class FakeHome:
@@ -193,16 +197,31 @@ class FakeHome:
     def begin(self) -> None:
         self.finished = None
 
-    def publish(self, entry: FileEntry, staged: Path, replace: Replace) -> None:
+    def identity(self) -> str | None:
+        return None
+
+    def publish(self, files: Sequence[Staged]) -> list[LabsyncError | None]:
+        found: list[LabsyncError | None] = []
+        for file in files:
+            try:
+                self._publish(file)
+            except LabsyncError as error:
+                found.append(error)
+            else:
+                found.append(None)
+        return found
+
+    def _publish(self, file: Staged) -> None:
+        entry = file.entry
         if fault := self.publish_faults.get(entry.path):
             raise fault
         target = self.path / entry.path
         with self._mutex:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                self._clear(entry.path, target, replace)
-            staged.chmod(0o755 if entry.executable else 0o644)
-            os.replace(staged, target)
+                self._clear(entry.path, target, file.replace)
+            file.path.chmod(0o755 if entry.executable else 0o644)
+            os.replace(file.path, target)
             self.records[entry.path] = entry.sha256
             self.published.append(entry.path)
 

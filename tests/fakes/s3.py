@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,18 +21,23 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
+import moto.s3.models
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from labsync.digest import is_sha256
 from labsync.manifest.model import MirrorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+LEAST_PART = 1 << 18  # real servers want 5 MiB, which would make every test of large files slow
+moto.s3.models.S3_UPLOAD_PART_MIN_SIZE = LEAST_PART
 
 ENV = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -78,6 +84,11 @@ class Server:
     def make_bucket(self, name: str) -> None:
         self.client.create_bucket(Bucket=name)
 
+    def uploads(self, bucket: str, prefix: str = "") -> list[str]:
+        """Return the keys of the uploads that were begun and neither completed nor dropped."""
+        found = self.client.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", [])
+        return [upload["Key"] for upload in found]
+
     def keys(self, bucket: str) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -92,6 +103,14 @@ class Seen:
     query: str
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def part(self) -> tuple[str, int] | None:
+        """The upload and the number of the part that is sent, None for any other request."""
+        query = parse_qs(self.query)
+        if self.method != "PUT" or not {"uploadId", "partNumber"} <= query.keys():
+            return None
+        return query["uploadId"][0], int(query["partNumber"][0])
 
 
 @dataclass
@@ -124,15 +143,22 @@ class Fault:
 class StrictApp:
     """moto's application, one request at a time, with two manners of real servers that it lacks.
 
-    Conditional writes are decided atomically, and a body whose Content-MD5, SHA-256 or CRC-32 is
-    another one is rejected (moto accepts it).
+    Conditional writes are decided atomically, and a body that has not the digest which came with it
+    is rejected (moto accepts it): the payload hash of the signature, Content-MD5, SHA-256, CRC-32,
+    and those of all parts together, which are in `parts` by upload and number.
     """
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._mutex = threading.Lock()
+        self.parts: dict[tuple[str, int], bytes] = {}
         self.log: list[Seen] = []
         self.faults: list[Fault] = []
+
+    @property
+    def part_bytes(self) -> int:
+        """How many bytes of parts are in the log, whether they were stored or not."""
+        return sum(len(seen.body) for seen in self.log if seen.part)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         seen = _seen(environ)
@@ -143,8 +169,12 @@ class StrictApp:
             fault = next((fault for fault in self.faults if fault.matches(seen)), None)
             if fault:
                 fault.times -= 1
-            if fault is None and (wrong := _wrong_digest(seen)):
+            if fault is None and (wrong := _wrong_digest(seen) or self._wrong_whole(seen)):
                 fault = Fault(status=400, code=wrong)
+            if seen.part and (fault is None or fault.lose_reply):
+                self.parts[seen.part] = seen.body
+            if fault is None and seen.method == "GET" and "uploadId=" in seen.query:
+                return self._list_parts(environ, start_response)
             if fault is None:
                 return list(self._app(environ, start_response))
             if fault.lose_reply:
@@ -155,6 +185,32 @@ class StrictApp:
         headers = {"Content-Type": "application/xml", "Content-Length": str(len(body)), **fault.headers}
         start_response(f"{fault.status} Fault", list(headers.items()))
         return [] if seen.method == "HEAD" else [body]
+
+    def _list_parts(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        """Call the answer by S3's own name for it, which moto does not."""
+        seen: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def remember(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+            seen.append((status, headers))
+
+        body = b"".join(self._app(environ, remember))
+        body = body.replace(b"ListPartsResponse", b"ListPartsResult")
+        status, headers = seen[0]
+        others = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(status, [*others, ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _wrong_whole(self, seen: Seen) -> str:
+        """Compare what completes an upload with the parts that came before it."""
+        upload = parse_qs(seen.query).get("uploadId", [""])[0]
+        if seen.method != "POST" or not upload:
+            return ""
+        numbers = map(int, re.findall(rb"<PartNumber>([0-9]+)</PartNumber>", seen.body))
+        whole = b"".join(self.parts.get((upload, number), b"") for number in numbers)
+        size = seen.headers.get("x-amz-mp-object-size")
+        if size is not None and int(size) != len(whole):
+            return "InvalidRequest"
+        return _wrong_checksum(seen.headers, whole)
 
 
 def _seen(environ: WSGIEnvironment) -> Seen:
@@ -173,14 +229,25 @@ def _seen(environ: WSGIEnvironment) -> Seen:
 
 
 def _wrong_digest(seen: Seen) -> str:
+    if seen.method not in {"PUT", "POST"}:
+        return ""
+    payload = seen.headers.get("x-amz-content-sha256", "")
+    if is_sha256(payload) and payload != hashlib.sha256(seen.body).hexdigest():
+        return "XAmzContentSHA256Mismatch"
+    sent = seen.headers.get("content-md5")
+    if sent and base64.b64decode(sent) != hashlib.md5(seen.body).digest():
+        return "BadDigest"
+    return _wrong_checksum(seen.headers, seen.body) if seen.method == "PUT" else ""
+
+
+def _wrong_checksum(headers: Mapping[str, str], data: bytes) -> str:
     digests = {
-        "content-md5": hashlib.md5(seen.body).digest(),
-        "x-amz-checksum-sha256": hashlib.sha256(seen.body).digest(),
-        "x-amz-checksum-crc32": zlib.crc32(seen.body).to_bytes(4, "big"),
+        "x-amz-checksum-sha256": hashlib.sha256(data).digest(),
+        "x-amz-checksum-crc32": zlib.crc32(data).to_bytes(4, "big"),
     }
     for name, digest in digests.items():
-        sent = seen.headers.get(name)
-        if seen.method == "PUT" and sent and base64.b64decode(sent) != digest:
+        sent = headers.get(name)
+        if sent and base64.b64decode(sent) != digest:
             return "BadDigest"
     return ""
 

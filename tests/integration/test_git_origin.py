@@ -22,7 +22,6 @@ from labsync.errors import (
     RefusedError,
 )
 from labsync.manifest.model import Artifact
-from labsync.origins import git as git_module
 from labsync.origins.git import GitOrigin
 from labsync.origins.git_command import Remote, environment, git
 from labsync.places import Ref
@@ -52,8 +51,8 @@ def artifact(where: GitRepo | str, revision: str = "") -> Artifact:
     return Artifact("libraries", "lib", origin=url, revision=revision)
 
 
-def nothing(count: int) -> None:
-    pass
+def read(origin: GitOrigin, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> bytes:
+    return b"".join(map(bytes, origin.read(ref, entry, start, stop)))
 
 
 def test_size_digest_mode_and_git_name_are_known(origin: GitOrigin, repo: GitRepo) -> None:
@@ -84,8 +83,7 @@ def test_a_moved_branch_does_not_move_what_is_pinned(
     assert origin.resolve(artifact(repo, "main")).revision == new
     fresh = GitOrigin(tmp_path / "other")
     entry = FileEntry("setup.py", sha256_bytes(FILES["setup.py"]), len(FILES["setup.py"]))
-    fresh.read(Ref(artifact(repo).origin, old, "setup.py"), entry, tmp_path / "part", 0, nothing)
-    assert (tmp_path / "part").read_bytes() == FILES["setup.py"]
+    assert read(fresh, Ref(artifact(repo).origin, old, "setup.py"), entry) == FILES["setup.py"]
 
 
 def test_a_name_of_two_commits_is_not_chosen_from(origin: GitOrigin, repo: GitRepo) -> None:
@@ -244,7 +242,7 @@ def test_a_commit_that_was_rewritten_away_is_told(origin: GitOrigin, tmp_path: P
         repo.git("gc", "--quiet", "--prune=now")
         ref = Ref(server.url_of("lib"), commit, "a")
         with pytest.raises(NotFoundError, match="any more") as caught:
-            origin.read(ref, FileEntry("a", sha256_bytes(b"1"), 1), tmp_path / "part", 0, nothing)
+            read(origin, ref, FileEntry("a", sha256_bytes(b"1"), 1))
         assert "lock --upgrade" in caught.value.hint
 
 
@@ -309,15 +307,17 @@ def test_a_tree_that_its_files_do_not_make_up_is_noticed(
         origin.resolve(artifact(repo))
 
 
-def test_contents_are_hashed_in_bounded_batches(
-    origin: GitOrigin, repo: GitRepo, monkeypatch: pytest.MonkeyPatch
+def test_an_object_that_the_scratch_lost_is_damage_and_not_absence(
+    origin: GitOrigin, repo: GitRepo, tmp_path: Path
 ) -> None:
-    repo.commit({f"{n}.bin": bytes([n]) * 1000 for n in range(10)})
-    monkeypatch.setattr(git_module, "BATCH", 2500)
-    sizes = {f"{n:040d}": 1000 for n in range(5)} | {"f" * 40: 9000}
-    assert [len(batch) for batch in git_module._batches(sizes)] == [2, 2, 1, 1]
-    files = {file.path: file.sha256 for file in origin.resolve(artifact(repo)).files}
-    assert all(files[f"{n}.bin"] == sha256_bytes(bytes([n]) * 1000) for n in range(10))
+    origin.resolve(artifact(repo))
+    (scratch,) = (tmp_path / "scratch").glob("*.git")
+    oid = repo.git("rev-parse", "HEAD:setup.py")
+    corrupt(scratch, oid, b"")
+    (scratch / "objects" / oid[:2] / oid[2:]).unlink()
+    ref = Ref(artifact(repo).origin, repo.git("rev-parse", "HEAD"), "setup.py")
+    with pytest.raises(IntegrityError, match="damaged"):
+        read(GitOrigin(tmp_path / "scratch"), ref, FileEntry("setup.py", "", 8))
 
 
 def test_without_git_the_message_names_it(
@@ -329,9 +329,9 @@ def test_without_git_the_message_names_it(
     assert "install" in caught.value.hint
 
 
-def test_a_locked_revision_that_is_no_commit_is_invalid(origin: GitOrigin, tmp_path: Path) -> None:
+def test_a_locked_revision_that_is_no_commit_is_invalid(origin: GitOrigin) -> None:
     with pytest.raises(InvalidError):
-        origin.read(Ref("git+https://h/x", "main", "a"), FileEntry("a", "", 1), tmp_path / "p", 0, nothing)
+        read(origin, Ref("git+https://h/x", "main", "a"), FileEntry("a", "", 1))
 
 
 def test_another_artifact_of_the_same_repository_uses_what_was_fetched(

@@ -18,6 +18,7 @@ from labsync.errors import ConflictError, RefusedError
 from labsync.manifest.model import Artifact
 from labsync.snapshot import Snapshot
 from labsync.state import State
+from tests.contracts.home_contract import publish_one
 from tests.fakes.hf_lock import COMMIT, hf_artifact, locked_from
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Cache:
     def publish(self, path: str, how: Replace = "nothing") -> None:
         staged = self.home.stage / "part"
         staged.write_bytes(self.contents[path])
-        self.home.publish(self.snapshot.by_path[path], staged, how)
+        publish_one(self.home, self.snapshot.by_path[path], staged, how)
 
     def fill(self) -> None:
         self.home.begin()
@@ -233,6 +234,7 @@ def test_files_of_equal_bytes_share_a_blob(box: Cache) -> None:
     box.lock({"a.json": b"same", "b.json": b"same"}, COMMIT)
     box.fill()
     assert len(list((box.repo / "blobs").iterdir())) == 1
+    assert list(box.home.stage.iterdir()) == []
     assert box.states() == {"a.json": "recorded", "b.json": "recorded"}
 
 
@@ -349,8 +351,8 @@ def test_what_is_not_in_the_lock_is_refused(box: Cache) -> None:
     box.fill()
     entry = box.snapshot.by_path["config.json"]
     with pytest.raises(RefusedError):
-        box.home.publish(
-            type(entry)("other.json", entry.sha256, entry.size), box.home.source("config.json"), "nothing"
+        publish_one(
+            box.home, type(entry)("other.json", entry.sha256, entry.size), box.home.source("config.json")
         )
 
 
@@ -381,3 +383,32 @@ def test_the_stage_is_never_inside_the_cache_folder_itself(
     on_cache_only = {box.cache, box.repo}
     monkeypatch.setattr("labsync.disk.hf_cache.device_of", lambda path: int(path in on_cache_only))
     assert box.home.stage == box.repo / ".labsync-stage"
+
+
+@pytest.mark.parametrize("gone", ["snapshots/{}/config.json", "refs/main", "trees/{}.json"])
+def test_without_a_link_the_ref_or_the_listing_there_is_no_identity(box: Cache, gone: str) -> None:
+    box.fill()
+    assert box.home.identity() == box.snapshot.id
+    (box.repo / gone.format(COMMIT)).unlink()
+    assert box.home.identity() is None
+    box.home.finish(box.snapshot)
+    assert box.home.identity() == box.snapshot.id
+
+
+def test_a_link_to_a_wrong_blob_leaves_no_identity(box: Cache) -> None:
+    box.fill()
+    link = box.home.path / "config.json"
+    link.unlink()
+    link.symlink_to("../../blobs/gone")
+    assert box.home.identity() is None
+
+
+def test_links_are_made_durable_once_for_each_folder(box: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    box.lock({f"deep/{number}.json": b"%d" % number for number in range(20)}, COMMIT)
+    home = box.home
+    for path in box.contents:
+        box.publish(path)
+    synced: list[str] = []
+    monkeypatch.setattr("labsync.disk.hf_cache.fsync_dir", synced.append)
+    home.finish(box.snapshot)
+    assert synced == [str(box.home.path / "deep")]

@@ -121,6 +121,19 @@ def test_the_cdn_refuses_a_token_and_a_link_that_ran_out(hub: Hub) -> None:
         urllib.request.urlopen(link)
 
 
+def test_links_can_be_good_for_a_number_of_requests(hub: Hub) -> None:
+    hub.cdn.uses = 2
+    file = hub.repos["models", REPO].commits[api(hub).model_info(REPO).sha]["model.safetensors"]
+    link = hub.cdn.link(file)
+    for _ in range(2):
+        with urllib.request.urlopen(link) as answer:
+            assert answer.read() == WEIGHTS
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(link)
+    with urllib.request.urlopen(hub.cdn.link(file)) as answer:
+        assert answer.status == 200
+
+
 def test_datasets_have_addresses_of_their_own(hub: Hub, tmp_path: Path) -> None:
     hub.add_repo("datasets", "org/data", {"a.txt": b"data", "clip.mp4": b"video"})
     assert api(hub).dataset_info("org/data").sha

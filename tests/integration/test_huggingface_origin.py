@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,12 @@ from labsync.manifest.model import Artifact
 from labsync.origins.huggingface import HuggingFaceOrigin
 from labsync.places import Ref
 from labsync.snapshot import FileEntry
+from tests.fakes.http_client import Client
 from tests.fakes.http_faults import Fault
 from tests.fakes.hub import STRANGER, TOKEN, Hub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 WEIGHTS = bytes(range(256)) * 4000
@@ -46,15 +48,16 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-def read(origin: HuggingFaceOrigin, path: Path, commit: str, entry: FileEntry = BIG) -> list[int]:
-    calls: list[int] = []
+def read(
+    origin: HuggingFaceOrigin, commit: str, entry: FileEntry = BIG, start: int = 0, stop: int | None = None
+) -> bytes:
+    ref = Ref("hf://org/name", commit, entry.path)
+    return b"".join(map(bytes, origin.read(ref, entry, start, stop)))
 
-    def advance(count: int) -> None:
-        calls.append(count)
 
-    start = path.stat().st_size if path.exists() else 0
-    origin.read(Ref("hf://org/name", commit, entry.path), entry, path, start, advance)
-    return calls
+def asked(hub: Hub) -> int:
+    """Return how often the hub was asked for a file."""
+    return len([request for request in hub.requests if "/resolve/" in request.path])
 
 
 def test_the_listing_knows_what_the_hub_knows(hub: Hub) -> None:
@@ -66,7 +69,7 @@ def test_the_listing_knows_what_the_hub_knows(hub: Hub) -> None:
     assert weights.oid != config.oid
 
 
-def test_a_revision_is_pinned_to_its_commit(hub: Hub, tmp_path: Path) -> None:
+def test_a_revision_is_pinned_to_its_commit(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     old = origin.resolve(ARTIFACT).revision
     assert f"/api/models/org/name/tree/{old}" in [request.path for request in hub.requests]
@@ -74,8 +77,7 @@ def test_a_revision_is_pinned_to_its_commit(hub: Hub, tmp_path: Path) -> None:
     assert origin.resolve(ARTIFACT).revision == new
     for revision in ("v1.0", "feature/odd", old):
         assert origin.resolve(replace(ARTIFACT, revision=revision)).revision == old
-    read(origin, tmp_path / "part", old)
-    assert (tmp_path / "part").read_bytes() == WEIGHTS
+    assert read(origin, old) == WEIGHTS
 
 
 def test_filtering_costs_no_request(hub: Hub) -> None:
@@ -101,33 +103,31 @@ def test_a_missing_page_of_the_tree_is_an_error_and_not_fewer_files(hub: Hub) ->
 
 
 @pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), (STRANGER, "`5678`")])
-def test_a_gated_model_names_the_page_and_the_token(
-    hub: Hub, tmp_path: Path, token: str | None, said: str
-) -> None:
+def test_a_gated_model_names_the_page_and_the_token(hub: Hub, token: str | None, said: str) -> None:
     commit = hub.add_repo("models", "org/name", FILES, gated="manual")
     origin = HuggingFaceOrigin(hub.url, token)
     with pytest.raises(NotAllowedError, match="gated") as listing:
         origin.resolve(ARTIFACT)
     with pytest.raises(NotAllowedError, match="gated") as reading:
-        read(origin, tmp_path / "part", commit)
+        read(origin, commit)
     for caught in (listing, reading):
         assert f"{hub.url}/org/name" in caught.value.hint
         assert said in caught.value.hint
         assert STRANGER not in caught.value.hint
     granted = HuggingFaceOrigin(hub.url, TOKEN)
     assert granted.resolve(ARTIFACT).revision == commit
-    read(granted, tmp_path / "part", commit)
+    assert read(granted, commit) == WEIGHTS
 
 
 @pytest.mark.parametrize("token", [None, STRANGER])
-def test_a_missing_and_a_private_repository_look_alike(hub: Hub, tmp_path: Path, token: str | None) -> None:
+def test_a_missing_and_a_private_repository_look_alike(hub: Hub, token: str | None) -> None:
     commit = hub.add_repo("models", "org/secret", FILES, private=True)
     origin = HuggingFaceOrigin(hub.url, token)
     for name in ("hf://org/secret", "hf://org/nothing"):
         with pytest.raises(NotFoundError, match="does not exist, or it is private"):
             origin.resolve(replace(ARTIFACT, origin=name))
         with pytest.raises(NotFoundError, match="does not exist, or it is private"):
-            origin.read(Ref(name, commit, BIG.path), BIG, tmp_path / "part", 0, lambda count: None)
+            list(origin.read(Ref(name, commit, BIG.path), BIG))
 
 
 def test_a_missing_revision_lists_close_names(hub: Hub) -> None:
@@ -136,61 +136,114 @@ def test_a_missing_revision_lists_close_names(hub: Hub) -> None:
     assert "`v1.0`" in caught.value.hint
 
 
-def test_a_commit_that_is_gone_and_a_missing_file_are_not_found(hub: Hub, tmp_path: Path) -> None:
+def test_a_commit_that_is_gone_and_a_missing_file_are_not_found(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     with pytest.raises(NotFoundError, match="revision"):
-        read(origin, tmp_path / "part", "0" * 40)
+        read(origin, "0" * 40)
     with pytest.raises(NotFoundError, match="no such file"):
-        read(origin, tmp_path / "part", origin.resolve(ARTIFACT).revision, FileEntry("no", "", 1))
+        read(origin, origin.resolve(ARTIFACT).revision, FileEntry("no", "", 1))
 
 
-def test_a_wrong_token_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_a_wrong_token_is_told(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url, "hf_revoked_9999")
     with pytest.raises(NotAllowedError, match="does not accept the token") as caught:
         origin.resolve(ARTIFACT)
     assert "`9999`" in caught.value.hint
     with pytest.raises(NotAllowedError, match="does not accept the token"):
-        read(origin, tmp_path / "part", "0" * 40)
+        read(origin, "0" * 40)
 
 
 def test_the_token_of_the_environment_goes_to_the_hub_and_never_to_the_cdn(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     commit = hub.add_repo("models", "org/name", FILES, private=True)
-    read(HuggingFaceOrigin(hub.url), tmp_path / "part", commit)
+    read(HuggingFaceOrigin(hub.url), commit)
     assert hub.requests[-1].headers["authorization"] == f"Bearer {TOKEN}"
     assert "authorization" not in hub.cdn.requests[-1].headers
 
 
-def test_a_cut_download_continues_from_the_cdn(hub: Hub, tmp_path: Path) -> None:
-    origin, path = HuggingFaceOrigin(hub.url), tmp_path / "part"
+def test_a_cut_download_continues_from_the_cdn(hub: Hub) -> None:
+    origin = HuggingFaceOrigin(hub.url)
     commit = origin.resolve(ARTIFACT).revision
     hub.cdn.fault(Fault("*", cut_after=70_000, times=1))
+    client = Client()
     with pytest.raises(UnavailableError):
-        read(origin, path, commit)
-    assert path.stat().st_size == 70_000
+        client.take(origin.read(Ref("hf://org/name", commit, BIG.path), BIG))
+    assert client.got == WEIGHTS[:70_000]
     hub.expire_links()
-    assert sum(read(origin, path, commit)) == len(WEIGHTS) - 70_000
-    assert path.read_bytes() == WEIGHTS
-    assert hub.cdn.requests[-1].headers["range"] == "bytes=70000-"
+    assert client.got + read(origin, commit, start=70_000) == WEIGHTS
+    assert hub.cdn.requests[-1].headers["range"] == f"bytes=70000-{len(WEIGHTS) - 1}"
 
 
-def test_a_link_that_ran_out_is_renewed_through_the_hub(hub: Hub, tmp_path: Path) -> None:
+def parts(origin: HuggingFaceOrigin, commit: str, expire: Callable[[int], None] = lambda at: None) -> bytes:
+    """Read the big file by parts, several at once."""
+
+    def read_part(at: int) -> bytes:
+        expire(at)
+        return read(origin, commit, BIG, at, min(at + 100_000, len(WEIGHTS)))
+
+    with ThreadPoolExecutor(6) as pool:
+        return b"".join(pool.map(read_part, range(0, len(WEIGHTS), 100_000)))
+
+
+def test_the_hub_is_asked_once_for_all_parts_of_a_file_and_the_cdn_gets_no_token(hub: Hub) -> None:
+    commit = hub.add_repo("models", "org/name", FILES, private=True)
+    origin = HuggingFaceOrigin(hub.url, TOKEN)
+    assert parts(origin, commit) == parts(origin, commit) == WEIGHTS
+    assert asked(hub) == 1
+    assert not [request for request in hub.cdn.requests if "authorization" in request.headers]
+
+
+def test_links_that_run_out_in_the_middle_are_renewed(hub: Hub) -> None:
+    commit = hub.add_repo("models", "org/name", FILES, private=True)
+    origin = HuggingFaceOrigin(hub.url, TOKEN)
+
+    def expire(at: int) -> None:
+        if at == 500_000:
+            hub.expire_links()
+
+    assert read(origin, commit, stop=10) == WEIGHTS[:10]
+    assert parts(origin, commit, expire) == WEIGHTS
+    assert asked(hub) == 2
+    for uses in (3, 1):
+        hub.cdn.uses = uses
+        hub.expire_links()
+        assert parts(origin, commit) == WEIGHTS
+    assert not [request for request in hub.cdn.requests if "authorization" in request.headers]
+
+
+def test_a_link_that_ran_out_is_renewed_through_the_hub(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     commit = origin.resolve(ARTIFACT).revision
     hub.cdn.fault(Fault("*", status=403, times=1))
-    read(origin, tmp_path / "part", commit)
-    assert (tmp_path / "part").read_bytes() == WEIGHTS
-    assert len([r for r in hub.requests if "/resolve/" in r.path]) == 2
+    assert read(origin, commit) == WEIGHTS
+    assert asked(hub) == 2
 
 
-def test_too_many_requests_say_how_long_to_wait(hub: Hub, tmp_path: Path) -> None:
+def test_access_that_was_withdrawn_in_the_middle_is_told_as_such(hub: Hub) -> None:
+    commit = hub.add_repo("models", "org/name", FILES)
+    origin = HuggingFaceOrigin(hub.url)
+    read(origin, commit, stop=10)
+    hub.repos["models", "org/name"].gated = "manual"
+    hub.expire_links()
+    with pytest.raises(NotAllowedError, match="gated"):
+        read(origin, commit, start=10)
+
+
+def test_small_files_are_read_by_parts_too(hub: Hub) -> None:
+    origin = HuggingFaceOrigin(hub.url)
+    entry = FileEntry("config.json", "", 8)
+    commit = origin.resolve(ARTIFACT).revision
+    assert read(origin, commit, entry, 2, 5) + read(origin, commit, entry, 5) == FILES["config.json"][2:]
+
+
+def test_too_many_requests_say_how_long_to_wait(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     commit = origin.resolve(ARTIFACT).revision
     hub.rate_limit(55)
     with pytest.raises(UnavailableError) as reading:
-        read(origin, tmp_path / "part", commit)
+        read(origin, commit)
     with pytest.raises(UnavailableError) as listing:
         origin.resolve(ARTIFACT)
     assert (reading.value.retry_after, listing.value.retry_after) == (55, 55)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import socket
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,11 +30,26 @@ from labsync.errors import (
 from labsync.manifest.model import MirrorSpec
 from labsync.mirrors.base import HEADS, HeadMovedError, HeadName, Ref
 from labsync.mirrors.s3 import S3Mirror
+from labsync.mirrors.s3_connection import Connection
 from labsync.mirrors.s3_upload import Sizes
 from labsync.names import ArtifactName
+from labsync.places import NoRangesError
 from labsync.report import MirrorRequests
-from tests.contracts.mirror_contract import NAME, Progress, entry_of, index_of, key_of, nothing, staged
-from tests.fakes.s3 import Fault, MotoServer, Seen, aws_env, moto_server
+from tests.contracts.mirror_contract import (
+    NAME,
+    EnoughError,
+    Progress,
+    StopAfter,
+    entry_of,
+    index_of,
+    key_of,
+    nothing,
+    read,
+    write,
+)
+from tests.fakes.contents import changed, right
+from tests.fakes.journal import MemoryJournal
+from tests.fakes.s3 import LEAST_PART, Fault, MotoServer, Seen, aws_env, moto_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["aws_env"]  # a fixture
 pytestmark = pytest.mark.usefixtures("aws_env")
 
-MIB = 1 << 20
-SMALL_PARTS = Sizes(single=6 * MIB, part=5 * MIB)  # 5 MiB is the least that S3 takes
-LARGE = bytes(range(256)) * (11 * MIB // 256) + b"the end"
+SMALL_PARTS = Sizes(single=LEAST_PART + 1, part=LEAST_PART, memory=2 * LEAST_PART)
+LARGE = bytes(range(256)) * (4 * LEAST_PART // 256) + b"the end"
+PARTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +77,13 @@ def server(shared: MotoServer) -> Iterator[MotoServer]:
     shared.app.faults.clear()
     for key in shared.keys("lab"):
         client.delete_object(Bucket="lab", Key=key)
-    for upload in open_uploads(shared):
+    for upload in client.list_multipart_uploads(Bucket="lab").get("Uploads", []):
         client.abort_multipart_upload(Bucket="lab", Key=upload["Key"], UploadId=upload["UploadId"])
 
 
-def open_uploads(server: MotoServer) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = server.client.list_multipart_uploads(Bucket="lab").get("Uploads", [])
-    return found
+@pytest.fixture
+def journal() -> MemoryJournal:
+    return MemoryJournal()
 
 
 @pytest.fixture
@@ -87,13 +102,11 @@ def crc32_of(data: bytes) -> str:
 # What is sent.
 
 
-def test_each_body_travels_with_the_md5_of_what_was_hashed(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
-) -> None:
+def test_each_body_travels_with_the_md5_of_what_was_hashed(server: MotoServer, mirror: S3Mirror) -> None:
     for data in (b"", b"small", LARGE):
-        mirror.write(key_of(str(len(data))), entry_of("f", data), staged(tmp_path, data), nothing)
+        write(mirror, key_of(str(len(data))), data)
     mirror.publish(NAME, index_of("a"), None)
-    assert len(puts(server)) == 1 + 1 + 3 + 2
+    assert len(puts(server)) == 1 + 1 + PARTS + 2
     for seen in puts(server):
         assert base64.b64decode(seen.headers["content-md5"]) == hashlib.md5(seen.body).digest()
         assert "x-amz-trailer" not in seen.headers
@@ -102,27 +115,21 @@ def test_each_body_travels_with_the_md5_of_what_was_hashed(
 
 @pytest.fixture
 def amazon(server: MotoServer) -> S3Mirror:
-    """A mirror that takes the server for Amazon's own: its requests are led to the server."""
-    mirror = S3Mirror(MirrorSpec("s3://lab/p", region="us-east-1"), sizes=SMALL_PARTS)
-
-    def lead(request: Any, **_: object) -> None:
-        parts = urlsplit(request.url)
-        request.url = f"{server.url}/lab{parts.path}" + (f"?{parts.query}" if parts.query else "")
-
-    mirror._bucket._client.meta.events.register("before-send.s3", lead)
+    """A mirror that takes the server for Amazon's own."""
+    mirror = S3Mirror(server.spec("s3://lab/p"), sizes=SMALL_PARTS)
+    client = mirror._bucket._client
+    client._place = replace(client.place, is_aws=True)
     return mirror
 
 
-def test_amazon_gets_a_checksum_of_each_whole_object(
-    server: MotoServer, amazon: S3Mirror, tmp_path: Path
-) -> None:
-    amazon.write(key_of("small"), entry_of("small", b"small"), staged(tmp_path, b"small"), nothing)
+def test_amazon_gets_a_checksum_of_each_whole_object(server: MotoServer, amazon: S3Mirror) -> None:
+    write(amazon, key_of("small"), b"small")
     (seen,) = puts(server)
     assert base64.b64decode(seen.headers["x-amz-checksum-sha256"]) == hashlib.sha256(b"small").digest()
     assert seen.headers["if-none-match"] == "*"
     server.app.log.clear()
 
-    amazon.write(key_of("large"), entry_of("large", LARGE), staged(tmp_path, LARGE), nothing)
+    write(amazon, key_of("large"), LARGE)
     for seen in puts(server):
         assert base64.b64decode(seen.headers["x-amz-checksum-crc32"]) == zlib.crc32(seen.body).to_bytes(
             4, "big"
@@ -132,134 +139,160 @@ def test_amazon_gets_a_checksum_of_each_whole_object(
     assert create.headers["x-amz-checksum-type"] == "FULL_OBJECT"
     assert complete.headers["x-amz-checksum-crc32"] == crc32_of(LARGE)
     assert complete.headers["x-amz-mp-object-size"] == str(len(LARGE))
-    assert amazon.requests() == MirrorRequests(PUT=1 + 3, POST=2, HEAD=2)  # no probe
+    assert amazon.requests() == MirrorRequests(PUT=1 + PARTS, POST=2, HEAD=2)  # no probe
 
 
+@pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("checked", [True, False], ids=["amazon", "any"])
 def test_wrong_bytes_on_the_way_are_noticed_by_the_server(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
-) -> None:
-    def flip(request: Any, **_: object) -> None:
-        request.body = b"smbll"
+    server: MotoServer, monkeypatch: pytest.MonkeyPatch, data: bytes, checked: bool,
+    amazon: S3Mirror, mirror: S3Mirror,
+) -> None:  # fmt: skip
+    send = Connection.send
 
-    mirror._bucket._client.meta.events.register("before-send.s3.PutObject", flip)
+    def flip(self: Connection, head: bytes, body: bytes, *rest: Any) -> None:
+        send(self, head, body[:-1] + b"?" if head.startswith(b"PUT") else body, *rest)
+
+    monkeypatch.setattr(Connection, "send", flip)
     with pytest.raises(IntegrityError):
-        mirror.write(key_of("f"), entry_of("f", b"small"), staged(tmp_path, b"small"), nothing)
+        write(amazon if checked else mirror, key_of("f"), data)
     assert server.keys("lab") == []
+
+
+def test_wrong_parts_together_are_noticed_by_amazon(
+    server: MotoServer, amazon: S3Mirror, journal: MemoryJournal
+) -> None:
+    """A part that was damaged after the server had taken it, or before the journal was written."""
+    with pytest.raises(EnoughError):
+        amazon.write(key_of("f"), right(LARGE), StopAfter(3 * LEAST_PART), journal)
+    (wanted,) = {number for _, number in server.app.parts} & {1}
+    for upload, number in server.app.parts:
+        if number == wanted:
+            server.app.parts[upload, number] = b"!" * LEAST_PART
+    with pytest.raises(IntegrityError):
+        amazon.write(key_of("f"), right(LARGE), nothing, journal)
+    assert server.keys("lab") == []
+    assert server.uploads("lab") == []
+    assert journal.uploads == {}
+    amazon.write(key_of("f"), right(LARGE), nothing, journal)
 
 
 # Large files.
 
 
-def test_a_large_file_goes_in_parts(server: MotoServer, mirror: S3Mirror, tmp_path: Path) -> None:
+def test_a_large_file_goes_in_parts(server: MotoServer, mirror: S3Mirror, journal: MemoryJournal) -> None:
     progress = Progress()
-    entry = entry_of("f", LARGE)
-    mirror.write(key_of("f"), entry, staged(tmp_path, LARGE), progress)
-    assert progress.counts == [5 * MIB, 5 * MIB, MIB + 7]
-    assert mirror.requests() == MirrorRequests(HEAD=2, POST=2, PUT=3)
-    mirror.read(Ref(key_of("f")), entry, tmp_path / "out", 0, nothing)
-    assert (tmp_path / "out").read_bytes() == LARGE
+    mirror.write(key_of("f"), right(LARGE), progress, journal)
+    assert sum(progress.counts) == len(LARGE)
+    assert sorted(len(seen.body) for seen in puts(server)) == [7, *[LEAST_PART] * 4]
+    assert mirror.requests() == MirrorRequests(HEAD=2, POST=2, PUT=PARTS)
+    assert read(mirror, Ref(key_of("f")), entry_of("f", LARGE)) == LARGE
     # Once more: what is there is read back and not sent again.
-    mirror.write(key_of("f"), entry, staged(tmp_path, LARGE), progress)
-    assert mirror.requests() == MirrorRequests(HEAD=3, POST=2, PUT=3, GET=2)
+    mirror.write(key_of("f"), right(LARGE), progress, journal)
+    assert mirror.requests() == MirrorRequests(HEAD=3, POST=2, PUT=PARTS, GET=2)
 
 
-@pytest.mark.parametrize("now", [LARGE[:-1] + b"D", LARGE + b"!", LARGE[: 6 * MIB]])
+@pytest.mark.parametrize("now", [LARGE[:-1] + b"D", LARGE + b"!", LARGE[:-8]])
 def test_a_large_file_that_changed_is_never_completed(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path, now: bytes
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal, now: bytes
 ) -> None:
     with pytest.raises(ChangedError):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, now), nothing)
+        mirror.write(key_of("f"), changed(LARGE, now), nothing, journal)
     assert server.keys("lab") == []
-    assert open_uploads(server) == []
-
-
-def test_a_large_file_replaces_no_other_bytes(server: MotoServer, mirror: S3Mirror, tmp_path: Path) -> None:
-    other = b"O" + LARGE[1:]
-    mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
-    for data in (other, other + b"!"):
-        with pytest.raises(ConflictError):
-            mirror.write(key_of("f"), entry_of("f", data), staged(tmp_path, data), nothing)
-    assert server.client.get_object(Bucket="lab", Key=f"p/{key_of('f')}")["Body"].read() == LARGE
+    assert server.uploads("lab") == []
 
 
 def test_of_two_large_uploads_the_first_completed_stays(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
 ) -> None:
     def rival(count: int) -> None:
         """Another box completes the same key while our parts are under way."""
         server.client.put_object(Bucket="lab", Key=f"p/{key_of('f')}", Body=b"the other box")
 
     with pytest.raises(ConflictError):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), rival)
+        mirror.write(key_of("f"), right(LARGE), rival, journal)
     assert server.client.get_object(Bucket="lab", Key=f"p/{key_of('f')}")["Body"].read() == b"the other box"
-    assert open_uploads(server) == []
+    assert server.uploads("lab") == []
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         Fault(method="PUT", query="*partNumber=2*", times=-1),
+        Fault(method="PUT", query="*partNumber=2*", times=-1, status=403, code="ExpiredToken"),
         Fault(method="POST", query="*uploadId=*", times=-1),
         Fault(method="POST", query="*uploadId=*", times=-1, status=200),
+        Fault(method="POST", query="*uploadId=*", times=-1, lose_reply=True),
     ],
-    ids=["a part", "complete", "complete with 200"],
+    ids=["a part", "expired", "complete", "complete with 200", "complete without a reply"],
 )
-def test_a_failed_large_upload_leaves_nothing_and_can_be_repeated(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path, fault: Fault
+def test_a_failed_large_upload_is_continued_by_the_next_attempt(
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal, fault: Fault
 ) -> None:
-    server.app.faults.append(fault)
-    with pytest.raises(UnavailableError):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
-    assert server.keys("lab") == []
-    assert open_uploads(server) == []
+    server.app.faults.append(replace(fault))
+    with contextlib.suppress(UnavailableError, NotAllowedError):
+        mirror.write(key_of("f"), right(LARGE), nothing, journal)
     server.app.faults.clear()
-    mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
+    kept = len(journal.uploads[key_of("f")].parts) if journal.uploads else PARTS
+    server.app.log.clear()
+    progress = Progress()
+    S3Mirror(server.spec("s3://lab/p"), conditional=True, sizes=SMALL_PARTS).write(
+        key_of("f"), right(LARGE), progress, journal
+    )
+    assert len(puts(server)) == PARTS - kept
+    assert sum(progress.counts) == server.app.part_bytes
+    assert kept > 0
+    assert read(mirror, Ref(key_of("f")), entry_of("f", LARGE)) == LARGE
+    assert server.uploads("lab") == []
+    assert journal.uploads == {}
 
 
-def test_progress_that_stops_the_transfer_aborts_the_upload(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+def test_whoever_reports_progress_may_stop_an_upload_and_it_goes_on_later(
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
 ) -> None:
     def stop(count: int) -> None:
-        raise KeyboardInterrupt
+        if count > 0:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), stop)
-    assert open_uploads(server) == []
+        mirror.write(key_of("f"), right(LARGE), stop, journal)
+    assert server.keys("lab") == []
+    assert len(server.uploads("lab")) == 1
+    mirror.write(key_of("f"), right(LARGE), nothing, journal)
+    assert journal.begun == 1
+    assert server.uploads("lab") == []
+
+
+def test_an_abandoned_upload_leaves_nothing_on_the_server(
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
+) -> None:
+    with pytest.raises(EnoughError):
+        mirror.write(key_of("f"), right(LARGE), StopAfter(LEAST_PART), journal)
+    assert server.uploads("lab") == [f"p/{key_of('f')}"]
+    mirror.abandon(key_of("f"), journal)
+    assert server.uploads("lab") == []
+    assert journal.uploads == {}
 
 
 def test_an_upload_that_the_server_forgot_is_tried_again(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
 ) -> None:
     server.app.faults.append(Fault(method="PUT", query="*partNumber=2*", status=404, code="NoSuchUpload"))
-    with pytest.raises(UnavailableError, match="forgot the upload"):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
-
-
-def test_a_large_upload_whose_last_reply_was_lost_is_success(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
-) -> None:
-    server.app.faults.append(Fault(method="POST", query="*uploadId=*", lose_reply=True))
-    mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
-    assert server.keys("lab") == [f"p/{key_of('f')}"]
+    with pytest.raises(UnavailableError, match="cannot be continued"):
+        mirror.write(key_of("f"), right(LARGE), nothing, journal)
+    mirror.write(key_of("f"), right(LARGE), nothing, journal)
+    assert journal.begun == 2
 
 
 def test_an_object_that_became_shorter_on_the_way_is_noticed(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+    server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
 ) -> None:
     def shorten(count: int) -> None:
         server.app.faults[:] = [Fault(method="HEAD", status=200, headers={"Content-Length": "5"})]
 
     with pytest.raises(IntegrityError):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), shorten)
-
-
-@pytest.mark.parametrize(
-    ("size", "part"),
-    [(65 * MIB, 64 * MIB), (640_000 * MIB, 64 * MIB), (640_001 * MIB, 65 * MIB), (5 << 40, 525 * MIB)],
-)
-def test_part_sizes_keep_below_ten_thousand_parts(size: int, part: int) -> None:
-    assert Sizes().part_of(size) == part
-    assert -(-size // part) <= 10_000
+        mirror.write(key_of("f"), right(LARGE), shorten, journal)
+    assert journal.uploads == {}
 
 
 # Lost replies and races.
@@ -295,11 +328,9 @@ def test_a_lost_race_is_not_taken_for_a_lost_reply(server: MotoServer, mirror: S
     assert mirror.head(NAME) == other
 
 
-def test_a_write_whose_reply_was_lost_is_success(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
-) -> None:
+def test_a_write_whose_reply_was_lost_is_success(server: MotoServer, mirror: S3Mirror) -> None:
     server.app.faults.append(Fault(method="PUT", lose_reply=True))
-    mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+    write(mirror, key_of("f"), b"x")
     assert server.keys("lab") == [f"p/{key_of('f')}"]
 
 
@@ -399,15 +430,15 @@ def test_an_error_on_the_second_page_is_no_shorter_listing(server: MotoServer) -
     ],
 )
 def test_every_refusal_has_its_error(  # noqa: PLR0917  a table
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path, status: int, code: str,
+    server: MotoServer, mirror: S3Mirror, status: int, code: str,
     headers: dict[str, str], error: type[LabsyncError], words: str,
 ) -> None:  # fmt: skip
     server.app.faults.append(Fault(times=-1, status=status, code=code, headers=headers))
     calls = (
         mirror.heads,
         lambda: mirror.head(NAME),
-        lambda: mirror.read(Ref(key_of("f")), entry_of("f", b"x"), tmp_path / "out", 0, nothing),
-        lambda: mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing),
+        lambda: read(mirror, Ref(key_of("f")), entry_of("f", b"x")),
+        lambda: write(mirror, key_of("f"), b"x"),
         lambda: mirror.publish(NAME, index_of("a"), None),
     )
     for call in calls:
@@ -424,20 +455,18 @@ def test_how_long_to_wait_is_what_the_server_asks(server: MotoServer, mirror: S3
     assert caught.value.retry_after == 17
 
 
-def test_a_head_request_that_is_refused_is_not_absence(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
-) -> None:
+def test_a_head_request_that_is_refused_is_not_absence(server: MotoServer, mirror: S3Mirror) -> None:
     server.app.faults.append(Fault(method="HEAD", times=-1, status=403))
     with pytest.raises(NotAllowedError):
-        mirror.write(key_of("f"), entry_of("f", LARGE), staged(tmp_path, LARGE), nothing)
+        write(mirror, key_of("f"), LARGE)
 
 
-def test_a_missing_bucket_is_not_found(server: MotoServer, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_not_found(server: MotoServer) -> None:
     mirror = S3Mirror(server.spec("s3://no-such-bucket/p"))
     with pytest.raises(NotFoundError, match="bucket"):
         mirror.heads()
     with pytest.raises(NotFoundError, match="bucket"):
-        mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of("f"), b"x")
 
 
 def test_a_dead_endpoint_is_unavailable() -> None:
@@ -480,10 +509,10 @@ def test_the_endpoint_may_come_from_the_environment(
 # Conditional writes.
 
 
-def test_the_first_write_probes_once(server: MotoServer, tmp_path: Path) -> None:
+def test_the_first_write_probes_once(server: MotoServer) -> None:
     mirror = S3Mirror(server.spec("s3://lab/p"))
     for name in "ab":
-        mirror.write(key_of(name), entry_of(name, b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, key_of(name), b"x")
     assert mirror.requests() == MirrorRequests(PUT=3 + 2, GET=1)
     assert mirror.conditional is True
 
@@ -496,9 +525,7 @@ def test_the_first_write_probes_once(server: MotoServer, tmp_path: Path) -> None
     ],
     ids=["not known", "ignored"],
 )
-def test_a_server_that_does_not_take_conditions_is_found(
-    server: MotoServer, tmp_path: Path, faults: list[Fault]
-) -> None:
+def test_a_server_that_does_not_take_conditions_is_found(server: MotoServer, faults: list[Fault]) -> None:
     server.client.put_object(
         Bucket="lab",
         Key="p/.labsync/probe",
@@ -518,70 +545,109 @@ def test_a_server_that_stores_other_bytes_is_found(server: MotoServer) -> None:
 # Reading.
 
 
-def test_a_server_that_ignores_ranges_begins_again(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+DIGITS = b"0123456789"
+
+
+def test_a_server_that_ignores_ranges_can_give_whole_files_alone(
+    server: MotoServer, mirror: S3Mirror
 ) -> None:
-    out, progress = tmp_path / "out", Progress()
-    out.write_bytes(b"WRONG")
-    server.app.faults.append(Fault(method="GET", status=200, body=b"0123456789", times=-1))
-    mirror.read(Ref(key_of("f")), entry_of("f", b"0123456789"), out, 5, progress)
-    assert out.read_bytes() == b"0123456789"
-    assert progress.counts == [-5, 10]
-    with pytest.raises(RefusedError, match="ranges"):
-        mirror.read(Ref(key_of("f"), offset=2), entry_of("f", b"234"), out, 0, nothing)
+    server.app.faults.append(Fault(method="GET", status=200, body=DIGITS, times=-1))
+    entry = entry_of("f", DIGITS)
+    for ref, start, stop in ((Ref("f"), 5, None), (Ref("f"), 0, 5), (Ref("f", offset=2), 0, 3)):
+        with pytest.raises(NoRangesError, match="ranges"):
+            next(mirror.read(ref, entry, start, stop))
+    assert read(mirror, Ref("f"), entry) == DIGITS
+    assert read(mirror, Ref("f"), entry, 0, 10) == DIGITS
 
 
-def test_another_range_than_was_asked_for_is_not_taken(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+@pytest.mark.parametrize("status", [200, 206])
+@pytest.mark.parametrize(
+    ("content_range", "error"),
+    [
+        ("bytes 5-9/10", None),
+        ("bytes 5-9/*", None),
+        ("bytes 5-9/11", IntegrityError),
+        ("bytes 4-8/10", IntegrityError),
+        ("bytes 5-8/10", IntegrityError),
+        ("bytes 5-10/11", IntegrityError),
+        ("5-9/10", IntegrityError),
+        ("bytes */10", IntegrityError),
+    ],
+)
+def test_exactly_the_range_that_was_asked_for_is_taken_whatever_its_status(
+    server: MotoServer, mirror: S3Mirror, status: int, content_range: str, error: type[LabsyncError] | None
 ) -> None:
     server.app.faults.append(
-        Fault(method="GET", status=206, body=b"01234", headers={"Content-Range": "bytes 0-4/10"}, times=-1)
+        Fault(method="GET", status=status, body=b"56789", headers={"Content-Range": content_range}, times=-1)
     )
-    (tmp_path / "out").write_bytes(b"01234")
+    blocks = mirror.read(Ref(key_of("f")), entry_of("f", DIGITS), 5)
+    if error is None:
+        assert bytes(next(blocks)) == b"56789"
+        return
+    with pytest.raises(error):
+        next(blocks)
+
+
+@pytest.mark.parametrize("total", ["600", "512", "*", "511"])
+def test_inside_a_pack_the_total_is_the_packs(server: MotoServer, mirror: S3Mirror, total: str) -> None:
+    header = {"Content-Range": f"bytes 502-511/{total}"}
+    server.app.faults.append(Fault(method="GET", status=206, body=DIGITS, headers=header))
+    blocks = mirror.read(Ref(key_of("pack"), offset=502), entry_of("f", DIGITS))
+    if total != "511":
+        assert b"".join(map(bytes, blocks)) == DIGITS
+        return
     with pytest.raises(IntegrityError):
-        mirror.read(Ref(key_of("f")), entry_of("f", b"0123456789"), tmp_path / "out", 5, nothing)
+        next(blocks)
 
 
-def test_a_connection_that_ends_early_keeps_what_arrived(
-    server: MotoServer, mirror: S3Mirror, tmp_path: Path
+@pytest.mark.parametrize("body", [b"5678", b"567890"], ids=["shorter", "longer"])
+@pytest.mark.parametrize("start", [0, 5])
+def test_an_answer_of_another_length_is_not_taken(
+    server: MotoServer, mirror: S3Mirror, body: bytes, start: int
 ) -> None:
-    server.app.faults.append(
-        Fault(method="GET", status=200, body=b"01234", headers={"Content-Length": "10"}, times=-1)
-    )
-    progress = Progress()
+    header = {"Content-Range": "bytes 5-9/10"} if start else {}
+    server.app.faults.append(Fault(method="GET", status=206, body=body, headers=header))
+    with pytest.raises(IntegrityError):
+        next(mirror.read(Ref(key_of("f")), entry_of("f", DIGITS), start))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (2, 7)])
+def test_a_connection_that_ends_early_gives_what_arrived(
+    server: MotoServer, mirror: S3Mirror, start: int, stop: int | None
+) -> None:
+    headers = {"Content-Length": str((stop or 10) - start)}
+    if stop:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/10"
+    server.app.faults.append(Fault(method="GET", status=200, body=b"01", headers=headers, times=-1))
+    blocks = mirror.read(Ref(key_of("f")), entry_of("f", DIGITS), start, stop)
+    assert bytes(next(blocks)) == b"01"
     with pytest.raises(UnavailableError):
-        mirror.read(Ref(key_of("f")), entry_of("f", b"0123456789"), tmp_path / "out", 0, progress)
-    assert (tmp_path / "out").read_bytes() == b"01234"[: sum(progress.counts)]
+        next(blocks)
 
 
-def test_a_disk_that_cannot_be_written_is_a_disk_error(mirror: S3Mirror, tmp_path: Path) -> None:
-    mirror.write(key_of("f"), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
-    with pytest.raises(DiskError):
-        mirror.read(Ref(key_of("f")), entry_of("f", b"x"), tmp_path, 0, nothing)
+def test_reads_that_end_early_lose_no_connection_for_good(server: MotoServer, mirror: S3Mirror) -> None:
+    write(mirror, key_of("f"), LARGE)
+    for _ in range(80):
+        blocks = mirror.read(Ref(key_of("f")), entry_of("f", LARGE), 1)
+        next(blocks)
+        blocks.close()
+    assert read(mirror, Ref(key_of("f")), entry_of("f", LARGE)) == LARGE
 
 
-def test_one_client_serves_all_threads(server: MotoServer, tmp_path: Path) -> None:
-    mirror, data = S3Mirror(server.spec("s3://lab/p")), staged(tmp_path, b"x")
-    barrier, errors = threading.Barrier(8), list[LabsyncError]()
+def test_one_client_serves_all_threads(server: MotoServer) -> None:
+    mirror, barrier = S3Mirror(server.spec("s3://lab/p")), threading.Barrier(8)
 
-    def write(number: int) -> None:
+    def store(number: int) -> None:
         barrier.wait()
-        try:
-            mirror.write(key_of(str(number)), entry_of("f", b"x"), data, nothing)
-        except LabsyncError as error:
-            errors.append(error)
+        write(mirror, key_of(str(number)), b"x")
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store, range(8)))
     assert mirror.requests() == MirrorRequests(PUT=3 + 8, GET=1)
 
 
-def test_a_key_too_long_with_the_prefix_is_refused(server: MotoServer, tmp_path: Path) -> None:
+def test_a_key_too_long_with_the_prefix_is_refused(server: MotoServer) -> None:
     mirror = S3Mirror(server.spec("s3://lab/" + "p" * 200), conditional=True)
     with pytest.raises(RefusedError, match="longer than 1024"):
-        mirror.write("/".join(["k" * 100] * 10), entry_of("f", b"x"), staged(tmp_path, b"x"), nothing)
+        write(mirror, "/".join(["k" * 100] * 10), b"x")
     assert server.app.log == []

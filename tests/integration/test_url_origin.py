@@ -12,8 +12,16 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from labsync.errors import InvalidError, LabsyncError, NotAllowedError, NotFoundError, UnavailableError
+from labsync.errors import (
+    IntegrityError,
+    InvalidError,
+    LabsyncError,
+    NotAllowedError,
+    NotFoundError,
+    UnavailableError,
+)
 from labsync.manifest.model import Artifact
+from labsync.origins import file_systems
 from labsync.origins.git import GitOrigin
 from labsync.origins.huggingface import HuggingFaceOrigin
 from labsync.origins.registry import origin_for
@@ -115,6 +123,79 @@ def test_unknown_schemes_and_missing_packages_are_invalid(monkeypatch: pytest.Mo
     assert "gcsfs" in caught.value.hint
 
 
+def read(url: str, entry: FileEntry, start: int = 0, stop: int | None = None) -> bytes:
+    return b"".join(map(bytes, UrlOrigin().read(Ref(url, "", entry.path), entry, start, stop)))
+
+
+def test_a_local_file_is_read_without_a_file_system_of_fsspec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    (tmp_path / "f").write_bytes(b"0123456789")
+    entry = FileEntry("f", "", 10)
+    assert read(f"file://{tmp_path}/", entry) == b"0123456789"
+    assert read(f"file:{tmp_path}/f", entry, 3, 7) == b"3456"
+
+
+def test_what_is_no_local_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("pipe", InvalidError), ("folder", InvalidError), ("none", NotFoundError)):
+        with pytest.raises(kind):
+            read(f"file://{tmp_path}/", FileEntry(name, "", 1))
+    with pytest.raises(NotFoundError):
+        read(f"file://{tmp_path}/pipe/", FileEntry("x", "", 1))
+
+
+def test_a_local_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
+    data = bytes(3 << 20)
+    (tmp_path / "f").write_bytes(data)
+    blocks = UrlOrigin().read(Ref(f"file://{tmp_path}/f"), FileEntry("f", "", len(data)))
+    got = len(next(blocks))
+    os.truncate(tmp_path / "f", got + 5)
+    assert len(next(blocks)) == 5
+    with pytest.raises(UnavailableError, match="became shorter"):
+        next(blocks)
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(3 << 20))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        blocks = UrlOrigin().read(Ref(f"file://{tmp_path}/f"), FileEntry("f", "", 3 << 20))
+        next(blocks)
+        blocks.close()
+        with pytest.raises(IntegrityError):
+            read(f"file://{tmp_path}/", FileEntry("f", "", 1))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_local_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("labsync.origins.local_files.os.open", refuse)  # root may read everything
+    with pytest.raises(NotAllowedError):
+        read(f"file://{tmp_path}/", FileEntry("f", "", 1))
+
+
+def test_objects_are_read_by_exact_ranges(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_systems, "FETCH", 1000)
+    data, client = bytes(range(256)) * 16, boto3.client("s3")
+    client.put_object(Bucket=bucket, Key="d/f", Body=data)
+    entry = FileEntry("f", "", len(data))
+    for start, stop in ((0, None), (0, 4096), (1, 3001), (4095, 4096), (4000, None), (0, 4000)):
+        assert read(f"s3://{bucket}/d/", entry, start, stop) == data[start:stop]
+    assert read(f"s3://{bucket}/d/", FileEntry("f", "", -1)) == data
+    for size in (len(data) - 1, len(data) - 96, 0):
+        with pytest.raises(IntegrityError):
+            read(f"s3://{bucket}/d/", FileEntry("f", "", size))
+    with pytest.raises(UnavailableError, match="too early"):
+        read(f"s3://{bucket}/d/", FileEntry("f", "", len(data) + 1), 4000)
+
+
 def test_folder_markers_of_s3_are_told_and_others_prefixes_left_out(bucket: str) -> None:
     client = boto3.client("s3")
     for key in ("data/", "data/sub/", "data/sub/a", "database/b", "data"):
@@ -198,7 +279,7 @@ class FailingS3(FileServer):
     ],
 )
 def test_what_s3_answers_is_never_an_empty_listing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, code: str, kind: type[LabsyncError]
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: type[LabsyncError]
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -209,7 +290,7 @@ def test_what_s3_answers_is_never_an_empty_listing(
             origin.resolve(data("s3://bucket/data/"))
         ref, entry = Ref("s3://bucket/data/", "", "a"), FileEntry("a", "", 1)
         with pytest.raises(LabsyncError) as reading:
-            origin.read(ref, entry, tmp_path / "part", 0, lambda count: None)
+            list(origin.read(ref, entry))
     assert isinstance(listing.value, kind)
     if code != "ExpiredToken":  # a HEAD has no body that could tell the code of a 400
         assert isinstance(reading.value, kind)

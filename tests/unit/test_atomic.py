@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -13,6 +14,7 @@ from labsync import atomic
 from labsync.errors import ConflictError, DiskError, RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -106,15 +108,74 @@ def test_one_of_many_creators_wins_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == bytes(won) * 10_000
 
 
-def test_placing_consumes_the_stage_and_never_replaces(tmp_path: Path) -> None:
-    staged, target = tmp_path / "staged", tmp_path / "file"
+@pytest.fixture(params=["in one step", "kernel without it", "library without it"])
+def rename_new(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
+    if request.param == "kernel without it":
+        monkeypatch.setattr(atomic, "_renameat2", lambda *_: errno.ENOSYS)
+    elif request.param == "library without it":
+        monkeypatch.setattr(atomic, "_libc", object)
+    return atomic.rename_new
+
+
+def test_a_new_name_consumes_the_stage_and_never_replaces(
+    tmp_path: Path, rename_new: Callable[[Path, Path], bool]
+) -> None:
+    staged, target = tmp_path / "staged", tmp_path / "ñ file"
     staged.write_bytes(b"new")
-    atomic.place(staged, target)
+    assert rename_new(staged, target)
     assert (target.read_bytes(), staged.exists()) == (b"new", False)
     staged.write_bytes(b"newer")
-    with pytest.raises(ConflictError):
-        atomic.place(staged, target)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    for taken in (target, tmp_path / "folder", tmp_path / "link"):
+        assert not rename_new(staged, taken)
     assert (target.read_bytes(), staged.read_bytes()) == (b"new", b"newer")
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_new_name_in_no_folder_is_the_disks_error(
+    tmp_path: Path, rename_new: Callable[[Path, Path], bool]
+) -> None:
+    staged = tmp_path / "staged"
+    staged.write_bytes(b"new")
+    with pytest.raises(FileNotFoundError):
+        rename_new(staged, tmp_path / "gone" / "file")
+    assert staged.read_bytes() == b"new"
+
+
+def test_without_hard_links_one_step_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
+    (tmp_path / "staged").write_bytes(b"new")
+    assert atomic.rename_new(tmp_path / "staged", tmp_path / "file")
+
+
+def test_one_of_many_takers_of_a_name_wins(tmp_path: Path) -> None:
+    won: list[int] = []
+    for number in range(8):
+        (tmp_path / str(number)).write_bytes(b"%d" % number)
+
+    def take(number: int) -> None:
+        if atomic.rename_new(tmp_path / str(number), tmp_path / "name"):
+            won.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "name").read_bytes() == b"%d" % won[0]
+    assert len(won) == 1
+
+
+def test_beginning_to_write_is_only_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x")
+        file.flush()
+        atomic.start_writing(file.fileno())
+    atomic.start_writing(file_no_longer_open := 9999)
+    monkeypatch.setattr(atomic, "_libc", object)
+    atomic.start_writing(file_no_longer_open)
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -152,7 +213,9 @@ def test_links_and_files_on_the_way_are_refused_and_the_root_may_be_a_link(tmp_p
     (real / "link").symlink_to(tmp_path)
     root = tmp_path / "root"
     root.symlink_to(real)
-    atomic.refuse_links(root, "folder/new/file")
+    assert atomic.refuse_links(root, "folder/file")
+    assert atomic.refuse_links(root, "file")
+    assert not atomic.refuse_links(root, "folder/new/file")
     with pytest.raises(RefusedError):
         atomic.refuse_links(root, "link/file")
     with pytest.raises(RefusedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from tests.fakes.box import Box
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from labsync.steps.lab import Lab
 
 MANIFEST = """
 version: 1
@@ -95,6 +98,8 @@ def test_common_options_stand_after_the_command_in_any_order(box: Box) -> None:
         ["nonsense"], ["pull", "--nonsense"], ["pull", "no-such-artifact"], ["pull", "-j", "0"],
         ["pull", "-j", "many"], ["env"], ["env", "nonsense"], ["status", "runs@012345"],
         ["pull", "sam@012345"], ["init", "--template", "x"], ["mirror", "--offline", "--jobs="],
+        ["pull", "--bwlimit", "fast"], ["pull", "--bwlimit", "10"], ["push", "--bwlimit", "0B"],
+        ["status", "--bwlimit", "1MiB"], ["verify", "--bwlimit", "-1MiB"],
     ],
 )  # fmt: skip
 def test_usage_errors_are_2_and_end_with_a_report(box: Box, args: list[str]) -> None:
@@ -108,6 +113,38 @@ def test_usage_errors_are_2_and_end_with_a_report(box: Box, args: list[str]) -> 
     assert not shown[0].endswith(".")
     assert shown[0][7:8] == shown[0][7:8].lower()
     assert any(line.startswith("hint: ") for line in shown)
+
+
+TRANSFER = ("bootstrap", "lock", "mirror", "pull", "push", "verify")
+
+
+def test_commands_that_transfer_take_a_limit() -> None:
+    limited = {n for n, command in _commands() for p in command.params if "--bwlimit" in p.opts}
+    assert limited == set(TRANSFER)
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+@pytest.mark.parametrize(
+    ("args", "rate"), [([], math.inf), (["--bwlimit", "10MiB"], 10 << 20), (["--bwlimit=1.5MB"], 1.5e6)]
+)
+def test_the_limit_reaches_the_workflow(
+    box: Box, monkeypatch: pytest.MonkeyPatch, name: str, args: list[str], rate: float
+) -> None:
+    seen: list[float] = []
+
+    def takes(lab: Lab, *_: object, **__: object) -> Outcome:
+        seen.append(lab.options.bandwidth)
+        return Outcome(Report())
+
+    monkeypatch.setattr(f"labsync.workflow.{name}", takes)
+    assert box.labsync(name, *args).code == 0
+    assert seen == [rate]
+
+
+def test_a_wrong_rate_is_explained(box: Box) -> None:
+    ended = box.labsync("pull", "--bwlimit", "10")
+    assert [error["message"] for error in ended.errors] == ["`--bwlimit 10` is not a rate"]
+    assert "10MiB" in ended.errors[0]["hint"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from labsync.places import Ref
 from labsync.plan import Route, Source
 from labsync.transfer import workload
 from labsync.transfer.engine import overtaken
-from tests.fakes.engine_lab import ONE, TWO, Lab, errors, full, route
+from tests.fakes.engine_lab import BIG, BIGGER, MIB, ONE, TWO, Lab, errors, full, route
 from tests.fakes.places import (
     Reading,
     raises,
@@ -42,12 +43,12 @@ def lab(tmp_path: Path) -> Lab:
 
 def test_full_disk_is_permanent_and_no_further_route_begins_on_it(lab: Lab) -> None:
     lab.jobs = 1
-    lab.origin.fail(ONE, raises(full(), after=8))
+    lab.origin.fail(BIG, raises(full(), after=MIB))
     outcome = lab.run(
-        route(ONE, "origin"), route(TWO, "origin", to="b"), route(TWO, "origin", to="c", key="k")
+        route(BIG, "origin"), route(BIGGER, "origin", to="b"), route(BIGGER, "origin", to="c", key="k")
     )
     assert errors(outcome) == [DiskError] * 3
-    assert [failure.route.publications[0].entry.path for failure in outcome.failures] == ["a.bin", "b", "c"]
+    assert [failure.error.path for failure in outcome.failures] == ["a.bin", "b", "c"]
     assert len(lab.origin.reads) == 1
     assert lab.clock.waits == []
     assert lab.left_over() == []
@@ -56,7 +57,7 @@ def test_full_disk_is_permanent_and_no_further_route_begins_on_it(lab: Lab) -> N
 def test_disk_that_fills_up_while_publishing_stops_it_as_well(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.publish_faults["a.bin"] = full(errno.EDQUOT)
-    outcome = lab.run(route(ONE, "origin"), route(TWO, "origin", to="b"))
+    outcome = lab.run(route(BIG, "origin"), route(BIGGER, "origin", to="b"))
     assert errors(outcome) == [DiskError] * 2
     assert len(lab.origin.reads) == 1
 
@@ -64,17 +65,18 @@ def test_disk_that_fills_up_while_publishing_stops_it_as_well(lab: Lab) -> None:
 def test_one_forbidden_folder_does_not_stop_the_disk(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.publish_faults["a.bin"] = full(errno.EACCES)
-    good = route(TWO, "origin", to="b")
-    assert lab.run(route(ONE, "origin"), good).done == (good,)
+    good = route(BIGGER, "origin", to="b")
+    assert lab.run(route(BIG, "origin"), good).done == (good,)
 
 
-def test_full_mirror_does_not_stop_the_disk(lab: Lab) -> None:
+@pytest.mark.parametrize(("one", "other"), [(BIG, BIGGER), (ONE, TWO)], ids=["large", "small"])
+def test_full_mirror_does_not_stop_the_disk(lab: Lab, one: bytes, other: bytes) -> None:
     lab.jobs = 1
     lab.mirror.write_faults.append(full())
-    outcome = lab.run(route(ONE, "origin", key="k1"), route(TWO, "origin", to="b", key="k2"))
+    outcome = lab.run(route(one, "origin", key="k1"), route(other, "origin", to="b", key="k2"))
     assert errors(outcome) == [DiskError] * 2
     assert len(lab.mirror.writes) == 1
-    assert (lab.stored("a.bin"), lab.stored("b")) == (ONE, TWO)
+    assert (lab.stored("a.bin"), lab.stored("b")) == (one, other)
 
 
 def test_stage_that_cannot_be_made_is_a_disk_error(lab: Lab) -> None:
@@ -137,19 +139,19 @@ def test_route_that_replaces_what_it_reads_is_not_overtaken() -> None:
 def test_stop_ends_the_parts_at_their_next_block_and_begins_nothing_new(lab: Lab) -> None:
     lab.jobs = 1
 
-    def stops(reading: Reading) -> None:
-        reading.send(8)
+    def stops(reading: Reading) -> Iterator[bytes]:
+        yield from reading.give(1 << 17)
         lab.stop.set()
-        reading.send()
+        yield from reading.give()
 
-    third = b"the third one, never begun"
+    third = bytes(MIB + 1)
     lab.origin.hold(third)
-    lab.origin.fail(TWO, stops)
+    lab.origin.fail(BIGGER, stops)
     with pytest.raises(InterruptedRunError):
-        lab.run(route(ONE, "origin"), route(TWO, "origin", to="b"), route(third, "origin", to="c"))
+        lab.run(route(BIG, "origin"), route(BIGGER, "origin", to="b"), route(third, "origin", to="c"))
     assert lab.home.published == ["a.bin"]
     assert len(lab.origin.reads) == 2
-    assert lab.seen.bytes_moved == len(ONE) + 12
+    assert lab.seen.bytes_moved == len(BIG) + (1 << 17)
     assert lab.left_over() == []
 
 
@@ -177,11 +179,11 @@ def test_stop_before_the_start_begins_nothing(lab: Lab) -> None:
 def test_ctrl_c_ends_the_threads_before_it_is_reported(lab: Lab) -> None:
     ended = threading.Event()
 
-    def interrupts(reading: Reading) -> None:
+    def interrupts(reading: Reading) -> Iterator[bytes]:
         os.kill(os.getpid(), signal.SIGINT)
         try:
             while True:
-                reading.advance(0)
+                yield b""
         finally:
             ended.set()
 
@@ -252,8 +254,8 @@ def test_link_in_the_place_of_a_part_is_not_followed(lab: Lab) -> None:
     victim.write_bytes(b"precious")
     folder = os.open(lab.home.stage, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_SH)  # so that nothing is swept
-    (lab.home.stage / f"{entry_of('a.bin', ONE).sha256}.part").symlink_to(victim)
-    outcome = lab.run(route(ONE, "origin"))
+    (lab.home.stage / f"{entry_of('a.bin', BIG).sha256}.part").symlink_to(victim)
+    outcome = lab.run(route(BIG, "origin"))
     os.close(folder)
     assert errors(outcome) == [DiskError]
     assert victim.read_bytes() == b"precious"

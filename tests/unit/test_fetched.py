@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import threading
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pytest
 from labsync.digest import BLOCK, git_blob_id
 from labsync.errors import DiskError, IntegrityError, NotFoundError, UnavailableError
 from labsync.origins.base import Listed
-from labsync.places import Ref
+from labsync.places import NoRangesError, Ref
 from labsync.snapshot import FileEntry
 from labsync.steps.fetched import FetchedFirst, Fetcher, drop, sweep
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from labsync.places import Advance
+    from labsync.places import Blocks
 
 
 class Origin:
@@ -30,14 +29,11 @@ class Origin:
         self.files, self.before = files, before
         self.reads: list[str] = []
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         self.reads.append(ref.path)
         self.before(ref.path)
-        data = self.files[ref.path]
-        with into.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            file.write(data[start:])
-        advance(len(data) - start)
+        if data := self.files[ref.path][start:stop]:
+            yield data
 
 
 def _fetcher(
@@ -67,52 +63,42 @@ def test_entries_come_in_their_order_and_bytes_stay_for_pull(tmp_path: Path) -> 
 
     silent = Origin({})
     reader = FetchedFirst(silent, tmp_path / "fetched")
-    reader.read(Ref("o", path="c"), entries[0], tmp_path / "out", 0, lambda count: None)
-    assert (tmp_path / "out").read_bytes() == files["c"]
+    assert b"".join(reader.read(Ref("o", path="c"), entries[0])) == files["c"]
     assert silent.reads == []
     drop(tmp_path / "fetched", entries[1:])
     drop(tmp_path / "fetched", entries[1:])
     for path, entry in zip("ca", entries, strict=False):  # used up, and dropped
         with pytest.raises(KeyError):
-            reader.read(Ref("o", path=path), entry, tmp_path / "out", 0, lambda count: None)
+            list(reader.read(Ref("o", path=path), entry))
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK, 3 * BLOCK + 7])
-def test_fetched_bytes_are_moved_block_by_block_and_need_no_second_room(tmp_path: Path, size: int) -> None:
-    data = bytes(range(251)) * (size // 251 + 1)
-    data = data[:size]
-    fetched, out = tmp_path / _sha256(data), tmp_path / "out"
+def test_fetched_bytes_are_given_once_and_free_their_room(tmp_path: Path, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    fetched = tmp_path / _sha256(data)
     fetched.write_bytes(data)
-    moved: list[int] = []
-
-    def advance(count: int) -> None:
-        moved.append(count)
-        assert fetched.stat().st_size == size - sum(moved)
-
-    entry = FileEntry("a", _sha256(data), size)
-    out.touch()
-    inode = out.stat().st_ino
-    FetchedFirst(Origin({}), tmp_path).read(Ref("o", path="a"), entry, out, 0, advance)
-    assert out.read_bytes() == data
-    assert out.stat().st_ino == inode  # its holder's lock is on it
-    assert sum(moved) == size
+    blocks = FetchedFirst(Origin({}), tmp_path).read(Ref("o", path="a"), FileEntry("a", _sha256(data), size))
+    got = [(bytes(block), fetched.exists()) for block in blocks]
+    assert b"".join(block for block, _ in got) == data
+    assert not any(exists for _, exists in got)
+    assert all(0 < len(block) <= BLOCK for block, _ in got)
     assert not fetched.exists()
 
 
-def test_what_a_killed_move_left_and_what_another_reads_now_come_from_the_origin(tmp_path: Path) -> None:
+def test_what_has_another_size_and_any_part_of_a_file_come_from_the_origin(tmp_path: Path) -> None:
     data = b"whole content"
     entry = FileEntry("a", _sha256(data), len(data))
-    fetched, out = tmp_path / entry.sha256, tmp_path / "out"
+    fetched = tmp_path / entry.sha256
     origin = Origin({"a": data})
+    reader = FetchedFirst(origin, tmp_path)
     fetched.write_bytes(data[:4])
-    FetchedFirst(origin, tmp_path).read(Ref("o", path="a"), entry, out, 0, lambda count: None)
+    assert b"".join(reader.read(Ref("o", path="a"), entry)) == data
     assert not fetched.exists()
     fetched.write_bytes(data)
-    with fetched.open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        FetchedFirst(origin, tmp_path).read(Ref("o", path="a"), entry, out, 0, lambda count: None)
+    assert b"".join(reader.read(Ref("o", path="a"), entry, 6)) == b"content"
+    assert b"".join(reader.read(Ref("o", path="a"), entry, 0, 5)) == b"whole"
     assert fetched.read_bytes() == data
-    assert origin.reads == ["a", "a"]
+    assert origin.reads == ["a", "a", "a"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +124,24 @@ def test_what_is_announced_truly_passes(tmp_path: Path) -> None:
         oid = git_blob_id(file, 3)
     listed = [Listed("a", 3, sha256=_sha256(b"abc"), oid=oid)]
     assert _fetcher(Origin({"a": b"abc"}), tmp_path / "fetched").fetch("o", "r", listed)[0].size == 3
+
+
+def test_a_read_that_breaks_goes_on_where_it_broke_or_begins_again_where_it_cannot(tmp_path: Path) -> None:
+    class Breaking(Origin):
+        def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+            self.reads.append(f"{ref.path}{start}")
+            if start and ref.path == "whole":
+                raise NoRangesError("only the whole")
+            yield b"abc"[start : start + 2]
+            if not start and len(self.reads) < 2:
+                raise UnavailableError("broke")
+            yield from [b"abc"[2:]] if not start else []
+
+    for path, reads in (("part", ["part0", "part2"]), ("whole", ["whole0", "whole2", "whole0"])):
+        origin = Breaking({})
+        entry = _fetcher(origin, tmp_path / "fetched").fetch("o", "r", [Listed(path, 3)])[0]
+        assert entry.sha256 == _sha256(b"abc")
+        assert origin.reads == reads
 
 
 def test_an_origin_that_fails_for_a_while_is_asked_again(tmp_path: Path) -> None:

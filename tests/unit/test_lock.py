@@ -15,6 +15,7 @@ from labsync.digest import sha256_bytes
 from labsync.errors import DiskError, InvalidError
 from labsync.lock import (
     LISTING_FROM,
+    Listing,
     Lock,
     LockedArtifact,
     LockedFile,
@@ -25,6 +26,7 @@ from labsync.lock import (
     render_lock,
     write_lock,
 )
+from labsync.lock.file import _Listings
 from labsync.names import ArtifactName
 from labsync.snapshot import FileEntry
 from tests.strategies import odd_snapshots
@@ -118,6 +120,8 @@ def test_the_text_is_the_documented_one() -> None:
         '"unresolved":{"code":7,"message":"is gated","hint":"ask for it"}}'
     )
     header = json.loads(lines[4])
+    assert list(header)[:7] == ["artifact", "inputs", "origin", "revision", "snapshot", "files", "bytes"]
+    assert (header["files"], header["bytes"]) == (2, 10)
     assert header["snapshot"] == SMALL.artifacts[MODEL].snapshot.id
     assert header["filtered"] is True
     assert header["skipped"] == [["link", "is a link"], ["sub", "is a submodule"]]
@@ -199,6 +203,8 @@ A_TXT = entry("a.txt").sha256
         (broken('"files":2', '"files":1'), 5, "do not make the snapshot"),
         (broken('["link","is a link"]', '["link"]'), 5, "a list of pairs"),
         (broken('[["link","is a link"]', '[["link",1]'), 5, "a list of pairs"),
+        (broken('"bytes":10', '"bytes":11'), 5, "`bytes` says 11, and its files have 10"),
+        (broken('"bytes":10,', ""), 5, "`bytes` is missing"),
         (broken("c" * 40, "\\ud800"), 5, "`revision` must be a string"),
         (broken(A_TXT, "0" * 64), 5, "do not make the snapshot"),
         (broken('"x":true,', ""), 5, "do not make the snapshot"),
@@ -293,9 +299,14 @@ def test_a_damaged_listing_is_refused_and_written_anew(tmp_path: Path, damage: s
             listing.write_bytes(zstandard.compress(plain.replace(b"f000000", b"e000000")))
         case _:
             listing.write_bytes(zstandard.compress(plain + b"\n"))
+    found = read_lock(path)
+    assert found is not None
     with pytest.raises(InvalidError) as caught:
-        read_lock(path)
+        found.read_listings()
     assert listing.name in " ".join(caught.value.issues)
+    salvaged = read_lock(path, salvage=True)
+    assert salvaged is not None
+    assert salvaged.artifacts[MODEL].unresolved == Unresolved(3, caught.value.what, caught.value.hint)
     assert write_lock(path, lock)
     assert read_lock(path) == lock
 
@@ -309,21 +320,85 @@ def test_a_listing_is_decompressed_no_further_than_it_can_be_long(tmp_path: Path
     write_lock(path, Lock.of([many(LISTING_FROM)]))
     (listing,) = (tmp_path / "labsync.lock.d").iterdir()
     listing.write_bytes(zstandard.compress(bytes(200 << 20)))
+    found = read_lock(path)
+    assert found is not None
     tracemalloc.start()
     with pytest.raises(InvalidError):
-        read_lock(path)
+        found.read_listings()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60 << 20
+    digest = listing.name.partition(".")[0]
+    assert sum(map(len, _Listings(path).read(digest, 3 << 20))) == 3 << 20
 
 
 def test_a_listing_of_other_files_than_announced_is_refused() -> None:
     rendered = render_lock(Lock.of([many(LISTING_FROM + 1)]))
-    (digest,) = rendered.listings
-    text = rendered.text.replace(f'"files":{LISTING_FROM + 1}', f'"files":{LISTING_FROM}')
-    with pytest.raises(InvalidError, match="not valid") as caught:
-        parse_lock(text, "labsync.lock", lambda _digest, _limit: rendered.listings[digest])
-    assert "more than" in caught.value.issues[0]
+    for count, says in ((LISTING_FROM, "more than"), (LISTING_FROM + 2, "fewer file lines")):
+        text = rendered.text.replace(f'"files":{LISTING_FROM + 1}', f'"files":{count}')
+        with pytest.raises(InvalidError, match="not valid") as caught:
+            parse_lock(text, "labsync.lock", rendered.listing).read_listings()
+        assert says in caught.value.issues[0]
+
+
+def test_a_listing_is_read_when_somebody_asks_for_its_files() -> None:
+    lock = Lock.of([many(LISTING_FROM)])
+    rendered = render_lock(lock)
+    asked = []
+
+    def listing(digest: str, limit: int) -> list[bytes]:
+        asked.append(digest)
+        data = rendered.listings[digest]
+        return [data[at : at + 1000] for at in range(0, len(data), 1000)]
+
+    found = parse_lock(rendered.text, "labsync.lock", listing).artifacts[MODEL]
+    known = lock.artifacts[MODEL]
+    assert isinstance(found.files, Listing)
+    assert (found.snapshot_id, len(found.files), found.size) == (known.snapshot.id, LISTING_FROM, known.size)
+    assert found != replace(known, files=known.files[1:])
+    assert not asked
+    assert found == known
+    assert known == found
+    assert hash(found) == hash(known)
+    assert (found.files[0], found.files[-2:]) == (known.files[0], known.files[-2:])
+    assert found.snapshot == known.snapshot
+    assert len(asked) == 2  # once to hash it, once to read it
+
+
+def test_an_odd_line_of_a_listing_is_read_alike_or_named(tmp_path: Path) -> None:
+    files = tuple(LockedFile(entry(f"f{n:06}"), OID) for n in range(3000))
+    whole = render_lock(Lock.of([replace(model(), files=files)]))
+    plain = next(iter(whole.listings.values()))
+    for old, new, says in (
+        (b'"path":"f002500",', b'"path": "f002500",', ""),
+        (b'"path":"f002500",', b'"path":"f0025\\u0030\\u0030",', ""),
+        (b'"path":"f002500",', b'"path":"f002500x",', "do not make the snapshot"),
+        (b'"path":"f002500",', b'"path":"f002499",', ":2501: `f002499` is out of order"),
+        (b'"path":"f002500",', b'"path":"f0025\xff",', "is not UTF-8 text"),
+        (b'"path":"f002500",', b'"path":"f002500","new":1,', ":2501: unknown key `new`"),
+    ):
+        data = plain.replace(old, new)
+        digest = sha256_bytes(data)
+        text = whole.text.replace(sha256_bytes(plain), digest)
+        blocks = [data[at : at + 4000] for at in range(0, len(data), 4000)]
+        lock = parse_lock(text, "labsync.lock", lambda digest, limit, blocks=blocks: blocks)  # type: ignore[misc]
+        if not says:
+            assert lock.artifacts[MODEL].files == files
+            continue
+        with pytest.raises(InvalidError) as caught:
+            lock.read_listings()
+        assert says in caught.value.issues[0]
+
+
+def test_a_listing_that_left_with_its_lock_asks_to_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "labsync.lock"
+    write_lock(path, Lock.of([many(LISTING_FROM)]))
+    old = read_lock(path)
+    assert old is not None
+    write_lock(path, SMALL)
+    with pytest.raises(InvalidError, match="written anew meanwhile") as caught:
+        old.read_listings()
+    assert caught.value.hint == "run the same command again"
 
 
 def test_a_lock_that_is_no_text_or_no_file(tmp_path: Path) -> None:

@@ -104,6 +104,52 @@ def test_history_walks_from_the_newest_to_the_first_then_to_the_losers(
     assert found == [third.index, second.index, first.index, loser.index]
 
 
+def test_an_index_is_read_once_in_a_command(mirror: MemoryMirror, state: State) -> None:
+    first = _publish(mirror, _index("a"))
+    head = _publish(mirror, _index("b", parent=first.index), first)
+    view = MirrorView(mirror, state)
+    indexes = dict(view.history(RUNS))
+    assert view.index(head.index) is indexes[head.index]
+    assert dict(view.history(RUNS))[first.index] is indexes[first.index]
+
+
+def test_only_the_indexes_used_last_are_kept(
+    mirror: MemoryMirror, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labsync.steps.mirror_view.KEPT_FILES", 2)
+    ids = [_publish(mirror, _index(name), label=_conflict(name)).index for name in ("a", "b", "c")]
+    view = MirrorView(mirror, state)
+    a, b = view.index(ids[0]), view.index(ids[1])
+    assert view.index(ids[0]) is a
+    view.index(ids[2])  # now three files: b, unused for longest, must go
+    assert view.index(ids[0]) is a
+    assert view.index(ids[1]) == b
+    assert view.index(ids[1]) is not b
+    monkeypatch.setattr("labsync.steps.mirror_view.KEPT_FILES", 0)
+    last = view.index(ids[2])
+    assert view.index(ids[2]) is last
+
+
+def test_what_an_index_counts_and_follows_is_remembered_without_it(
+    mirror: MemoryMirror, state: State
+) -> None:
+    first = _publish(mirror, _index("a"))
+    second = _publish(mirror, _index("b", "ccc", parent=first.index), first)
+    head = _publish(mirror, _index("d", parent=second.index), second)
+    view = MirrorView(mirror, state)
+    view.list_heads()
+    assert view.counts(second.index) == (2, 4)
+    assert view.descends(RUNS, first.index)
+    for found in (first, second, head):
+        state.delete("index", found.index)
+        del mirror.objects[f".labsync/index/{found.index}.jsonl.zst"]
+    later = MirrorView(mirror, state)
+    later.list_heads()
+    assert later.counts(second.index) == (2, 4)
+    assert later.descends(RUNS, first.index)
+    assert not later.descends(RUNS, "0" * 64)  # and to say so the first index would be needed
+
+
 def test_an_index_that_is_gone_is_not_an_empty_one(mirror: MemoryMirror, state: State) -> None:
     with pytest.raises(NotFoundError):
         MirrorView(mirror, state).index("0" * 64)
@@ -141,7 +187,7 @@ def test_an_index_that_is_lost_or_damaged_is_not_readable_but_a_newer_one_is_not
     assert MirrorView(mirror, state).readable(head) is None
     mirror.objects[key] = data[:-1]
     assert MirrorView(mirror, state).readable(head) is None
-    monkeypatch.setattr("labsync.mirrors.records.VERSION", 2)
+    monkeypatch.setattr("labsync.mirrors.indexes.VERSION", 2)
     newer = _publish(mirror, _index("b"), head)
     monkeypatch.undo()
     with pytest.raises(InvalidError, match="version 2"):

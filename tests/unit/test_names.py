@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labsync.errors import ExitCode, RefusedError
-from labsync.names import MAX_KEY, MAX_SEGMENT, NAME, check_paths, escape, fold, path_problem, safe_join
+from labsync.names import (
+    MAX_KEY,
+    MAX_SEGMENT,
+    NAME,
+    are_plain,
+    check_paths,
+    escape,
+    fold,
+    path_problem,
+    safe_join,
+)
 from tests.strategies import paths
 
 
@@ -107,6 +117,56 @@ def test_a_name_that_is_file_and_folder_is_refused(names: list[str]) -> None:
 
 def test_names_that_merely_begin_alike_stand_beside_each_other() -> None:
     check_paths(["a", "a.txt", "ab/c", "a-b"])
+
+
+ODD = ["", "/a", "a/", "a//b", ".", "..", "a/.", "./a", "a/../b", "a\nb", "\x00", "a\x7f", "\x85", "\ud800",
+       "a" * 256, "é" * 128, "日" * 86, "/".join(["a" * 204] * 6)]  # fmt: skip
+FINE = ["a", "..a", "a..", "a/.b", "a/...", " ", "é", "-", "A" * 63]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_refused_name_among_many_is_no_plain_list(odd: str) -> None:
+    for listed in ([odd], [odd, *FINE], [*FINE, odd], ["x", odd, "y"]):
+        assert not are_plain(listed)
+        with pytest.raises(RefusedError):
+            check_paths(listed)
+
+
+def test_a_plain_list_is_known_without_a_closer_look() -> None:
+    assert are_plain([])
+    assert are_plain(FINE)
+    assert are_plain(["A" * 255, *(path for path in FINE if path.isascii())])
+
+
+@given(st.lists(st.text(max_size=12), max_size=4))
+def test_what_is_called_plain_is_carried(names: list[str]) -> None:
+    if are_plain(names):
+        assert [path_problem(name) for name in names] == [None] * len(names)
+
+
+MANY = [f"d{n % 7}/e/f{n:05}" for n in range(5000)]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["D3/e/F00003"], "one name on some file systems"),
+        (["a\u0301", "á"], "one name on some file systems"),
+        (["d3/E"], "is a file and the folder of"),
+        (["d3"], "is a file and the folder of"),
+        (["d3/e/f00003/x/y"], "is a file and the folder of"),
+        (["x\x7f"], "control character"),
+    ],
+)
+def test_one_bad_name_among_many_is_found_wherever_it_stands(more: list[str], why: str) -> None:
+    check_paths(MANY)
+    for listed in ([*more, *MANY], [*MANY, *more], [*MANY[:2500], *more, *MANY[2500:]]):
+        with pytest.raises(RefusedError, match=why):
+            check_paths(listed)
+
+
+def test_the_same_name_twice_is_one_name() -> None:
+    check_paths(["A", "A", "b", "b"])
 
 
 def test_a_refused_name_is_shown_escaped() -> None:

@@ -6,11 +6,24 @@ import dataclasses
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labsync.places import Found, Inventory, Ref
-from labsync.plan import Goal, Kept, Publication, Unmet, make_plan
+from labsync.plan import Goal, Kept, Plan, Publication, Source, Unmet, make_plan
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
-from tests.fakes.model_lab import complete, deterministic, frugal, honest, idempotent, safe
+from tests.fakes.model_lab import (
+    PLANNERS,
+    Check,
+    Planner,
+    complete,
+    deterministic,
+    frugal,
+    honest,
+    idempotent,
+    packed_goals,
+    resumable,
+    safe,
+)
 from tests.strategies import NAME, PREFIX, entry_of, goals
 
 
@@ -48,6 +61,13 @@ def test_plan_is_frugal(goal: Goal) -> None:
 @settings(max_examples=250)
 def test_plan_is_honest(goal: Goal) -> None:
     honest(make_plan, goal)
+
+
+@pytest.mark.parametrize("check", [complete, idempotent, deterministic, safe, frugal, honest, resumable])
+@given(goal=packed_goals(), planner=st.sampled_from(PLANNERS))
+@settings(max_examples=120)
+def test_a_plan_with_packs_is_all_of_it_too(check: Check, planner: Planner, goal: Goal) -> None:
+    check(planner, goal)
 
 
 def _goal(**changes: object) -> Goal:
@@ -115,6 +135,94 @@ def test_every_path_of_a_content_that_nobody_holds_is_named() -> None:
     twice = Snapshot.of((entry_of("a", b"x"), entry_of("b", b"x")))
     plan = make_plan(_goal(wanted=twice))
     assert plan.unmet == tuple(Unmet(NAME, entry) for entry in twice)
+
+
+def _packs(plan: Plan) -> list[list[str]]:
+    return [[member.entry.path for member in pack.members] for pack in plan.packs]
+
+
+FILES = Snapshot.of(entry_of(f"{n}.bin", b"%d" % n) for n in range(4))
+TWO_EACH = 2 * 1024 + 1024
+
+
+def test_new_contents_go_into_packs_and_older_ones_stay_where_they_are() -> None:
+    known = {FILES.entries[1].sha256: Ref("old/pack-00000.tar", offset=512)}
+    goal = _goal(wanted=FILES, disk=_all_on_disk(FILES), mirrored=known, packed=True)
+    plan = make_plan(goal, TWO_EACH)
+    assert plan.routes == ()
+    assert _packs(plan) == [["0.bin", "2.bin"], ["3.bin"]]
+    assert [pack.key for pack in plan.packs] == [f"{PREFIX}pack-0000{n}.tar" for n in range(2)]
+    assert (plan.bytes_to_mirror, plan.files_to_mirror) == (TWO_EACH + TWO_EACH - 1024, 3)
+
+
+def _all_on_disk(files: Snapshot) -> Inventory:
+    return Inventory({entry.path: Found(entry) for entry in files})
+
+
+def test_a_large_file_goes_beside_the_packs() -> None:
+    large = entry_of("large.bin", bytes(2000))
+    wanted = Snapshot.of((*FILES, large))
+    plan = make_plan(_goal(wanted=wanted, disk=_all_on_disk(wanted), packed=True), 3999)
+    assert [(route.entry, route.key) for route in plan.routes] == [(large, f"{PREFIX}large.bin")]
+    assert _packs(plan) == [["0.bin", "1.bin"], ["2.bin", "3.bin"]]
+
+
+def test_what_comes_from_the_origin_is_packed_from_the_disk() -> None:
+    origin = {entry.path: Ref("o", path=entry.path) for entry in FILES}
+    plan = make_plan(_goal(wanted=FILES, origin=origin, packed=True))
+    assert [route.key for route in plan.routes] == [""] * 4
+    (pack,) = plan.packs
+    for member in pack.members:
+        path = member.entry.path
+        assert member.sources == (Source("disk", Ref(path, path=path)), Source("origin", origin[path]))
+
+
+def test_a_shard_with_a_file_that_nobody_has_is_not_planned() -> None:
+    held = Snapshot(FILES.entries[1:])
+    plan = make_plan(_goal(wanted=FILES, disk=_all_on_disk(held), packed=True), TWO_EACH)
+    assert _packs(plan) == [["2.bin", "3.bin"]]
+    assert plan.packs[0].key == f"{PREFIX}pack-00001.tar"
+    assert [unmet.entry for unmet in plan.unmet] == [FILES.entries[0]]
+
+
+SWAPPED = _goal(
+    wanted=Snapshot.of((entry_of("p", b"new"), entry_of("q", b"x"))),
+    disk=Inventory({"p": Found(entry_of("p", b"x")), "q": Found(entry_of("q", b"mine"), "changed")}),
+    origin={"p": Ref("o", path="p")},
+    packed=True,
+)
+"""The content of `q` lies in `p` alone, where another one is to go, and what lies in `q` is kept."""
+
+
+def test_a_content_that_only_lies_where_another_goes_is_saved_before_it_is_packed() -> None:
+    plan = make_plan(SWAPPED)
+    saved = next(route for route in plan.routes if route.key)
+    assert (saved.entry.path, saved.sources[0].place, saved.publications) == ("q", "disk", ())
+    (pack,) = plan.packs
+    assert pack.members[1].sources == (Source("mirror", Ref(saved.key)),)
+
+
+def test_what_was_saved_by_a_stopped_run_is_still_packed() -> None:
+    first = make_plan(SWAPPED)
+    saved = next(route for route in first.routes if route.key)
+    again = make_plan(
+        dataclasses.replace(
+            SWAPPED,
+            disk=Inventory({"p": Found(entry_of("p", b"new")), "q": SWAPPED.disk.files["q"]}),
+            mirrored={saved.entry.sha256: Ref(saved.key)},
+        )
+    )
+    assert again.routes == ()
+    assert _packs(again) == _packs(first)
+    assert again.packs[0].members[1].sources == (Source("mirror", Ref(saved.key)),)
+
+
+def test_an_upload_goes_on_under_its_key() -> None:
+    entry = FILES.entries[0]
+    goal = _goal(wanted=FILES, disk=_all_on_disk(FILES), unfinished={entry.sha256: "begun/there"})
+    assert [route.key for route in make_plan(goal).routes] == [
+        "begun/there", *(f"{PREFIX}{n}.bin" for n in range(1, 4))
+    ]  # fmt: skip
 
 
 def test_planning_many_files_that_are_all_missing_stays_linear() -> None:

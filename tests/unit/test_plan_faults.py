@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy
 
 from labsync.places import Ref
-from labsync.plan import Goal, Kept, Plan, Publication, Route, Source, Unmet, make_plan
+from labsync.plan import Goal, Kept, Member, Pack, Plan, Publication, Route, Source, Unmet, make_plan
 from labsync.snapshot import Snapshot
 from tests.fakes.model_lab import (
     Check,
@@ -20,6 +21,8 @@ from tests.fakes.model_lab import (
     frugal,
     honest,
     idempotent,
+    packed_goals,
+    resumable,
     safe,
 )
 from tests.strategies import NAME, goals
@@ -121,7 +124,7 @@ def _counts_each_name(goal: Goal) -> Plan:
             return sum(route.entry.size * max(1, len(route.publications)) for route in self.routes)
 
     plan = make_plan(goal)
-    return Boasting(plan.artifact, plan.routes, plan.kept, plan.unmet)
+    return Boasting(plan.artifact, plan.routes, plan.packs, plan.kept, plan.unmet)
 
 
 def _gives_the_wrong_reason(goal: Goal) -> Plan:
@@ -134,6 +137,63 @@ def _gives_the_wrong_reason(goal: Goal) -> Plan:
 def _calls_a_conflict_ahead(goal: Goal) -> Plan:
     plan = make_plan(goal)
     return replace(plan, kept=tuple(Kept(k.artifact, k.path, "ahead") for k in plan.kept))
+
+
+def _edit_packs(goal: Goal, change: Callable[[Pack], Pack]) -> Plan:
+    plan = make_plan(goal)
+    return replace(plan, packs=tuple(change(pack) for pack in plan.packs))
+
+
+def _edit_members(goal: Goal, change: Callable[[Member], Member]) -> Plan:
+    return _edit_packs(goal, lambda pack: replace(pack, members=tuple(change(m) for m in pack.members)))
+
+
+def _forgets_the_last_pack(goal: Goal) -> Plan:
+    plan = make_plan(goal)
+    return replace(plan, packs=plan.packs[:-1])
+
+
+def _packs_each_content_once(goal: Goal) -> Plan:
+    def once(pack: Pack) -> Pack:
+        return replace(pack, members=tuple({m.entry.sha256: m for m in pack.members}.values()))
+
+    return _edit_packs(goal, once)
+
+
+def _packs_what_is_replaced_by_then(goal: Goal) -> Plan:
+    lies = {found.entry.sha256: path for path, found in goal.disk.files.items()}
+
+    def early(member: Member) -> Member:
+        path = lies.get(member.entry.sha256)
+        return replace(member, sources=(Source("disk", Ref(path, path=path)),)) if path else member
+
+    return _edit_members(goal, early)
+
+
+def _knows_no_packs(goal: Goal) -> Plan:
+    return make_plan(replace(goal, mirrored={s: r for s, r in goal.mirrored.items() if r.offset is None}))
+
+
+def _turns_the_members_around(goal: Goal) -> Plan:
+    return _edit_packs(goal, lambda pack: replace(pack, members=pack.members[::-1]))
+
+
+def _packs_what_is_mirrored(goal: Goal) -> Plan:
+    return make_plan(replace(goal, mirrored={}))
+
+
+def _packs_from_afar(goal: Goal) -> Plan:
+    return _edit_members(goal, lambda member: replace(member, sources=member.sources[::-1]))
+
+
+def _counts_a_pack_by_its_files(goal: Goal) -> Plan:
+    return _edit_packs(goal, lambda pack: replace(pack, size=sum(m.entry.size for m in pack.members)))
+
+
+def _packs_only_what_is_held(goal: Goal) -> Plan:
+    unmet = {unmet.entry for unmet in make_plan(goal).unmet}
+    plan = make_plan(replace(goal, wanted=Snapshot(tuple(e for e in goal.wanted if e not in unmet))))
+    return replace(plan, unmet=tuple(Unmet(NAME, entry) for entry in goal.wanted if entry in unmet))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +217,30 @@ def _calls_a_conflict_ahead(goal: Goal) -> Plan:
     ],
 )
 def test_property_notices_a_planted_fault(check: Check, broken: Planner) -> None:
+    assert _is_noticed(check, broken, goals()), f"`{check.__name__}` cannot fail for `{broken.__name__}`"
+
+
+@pytest.mark.parametrize(
+    ("check", "broken"),
+    [
+        (complete, _forgets_the_last_pack),
+        (complete, _packs_each_content_once),
+        (complete, _packs_what_is_replaced_by_then),
+        (idempotent, _knows_no_packs),
+        (deterministic, _turns_the_members_around),
+        (frugal, _packs_what_is_mirrored),
+        (frugal, _packs_from_afar),
+        (honest, _counts_a_pack_by_its_files),
+        (resumable, _packs_only_what_is_held),
+    ],
+)
+def test_property_notices_a_fault_in_the_packs(check: Check, broken: Planner) -> None:
+    assert _is_noticed(check, broken, packed_goals()), (
+        f"`{check.__name__}` cannot fail for `{broken.__name__}`"
+    )
+
+
+def _is_noticed(check: Check, broken: Planner, generated: SearchStrategy[Goal]) -> bool:
     def objects(goal: Goal) -> bool:
         try:
             check(broken, goal)
@@ -172,6 +256,7 @@ def test_property_notices_a_planted_fault(check: Check, broken: Planner) -> None
         suppress_health_check=list(HealthCheck),
     )
     try:
-        find(goals(), objects, settings=quick)
+        find(generated, objects, settings=quick)
     except NoSuchExample:
-        pytest.fail(f"`{check.__name__}` cannot fail for `{broken.__name__}`")
+        return False
+    return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from labsync import process
-from labsync.errors import NotFoundError
+from labsync.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,13 +36,6 @@ def test_stdin_is_empty_unless_given() -> None:
     echo = _python("import sys; sys.stdout.write(sys.stdin.read())")
     assert process.run(echo).stdout == b""
     assert process.run(echo, stdin=b"fed").stdout == b"fed"
-
-
-def test_output_can_go_to_a_file(tmp_path: Path) -> None:
-    with (tmp_path / "out").open("wb") as out:
-        ended = process.run(_python("print('x')"), stdout=out)
-    assert ended.stdout == b""
-    assert (tmp_path / "out").read_bytes() == b"x\n"
 
 
 def test_the_environment_and_the_folder_are_the_given_ones(tmp_path: Path) -> None:
@@ -130,3 +123,74 @@ def test_an_interruption_of_ours_ends_the_group_first(tmp_path: Path) -> None:
 def test_the_child_is_out_of_reach_of_the_terminals_ctrl_c() -> None:
     ended = process.run(_python("import os; print(os.getsid(0))"))
     assert int(ended.stdout) != os.getsid(0)
+
+
+ECHO = """
+import sys
+for line in sys.stdin.buffer:
+    if line == b"die\\n":
+        sys.exit("I die")
+    if line == b"much\\n":
+        sys.stdout.buffer.write(b"1000000\\n" + b"m" * 1_000_000)
+    elif line != b"silence\\n":
+        sys.stdout.buffer.write(b"you said " + line)
+    sys.stdout.buffer.flush()
+"""
+
+
+def _servant(code: str = ECHO, patience: float = 20.0) -> process.Servant:
+    return process.Servant(_python(code), env=os.environ, patience=patience)
+
+
+def test_a_servant_stays_and_answers_again_and_again() -> None:
+    servant = _servant()
+    for word in (b"one", b"two"):
+        servant.tell(word + b"\n")
+        assert servant.line() == b"you said " + word
+    servant.tell(b"much\n")
+    left = int(servant.line())
+    while left:
+        block = servant.read(min(left, 1 << 20))
+        assert set(block) == {ord("m")}
+        left -= len(block)
+    servant.tell(b"again\n")
+    assert servant.line() == b"you said again"
+    assert servant.end() == process.Completed(0, b"", b"")
+    assert servant.end().returncode == 0
+
+
+def test_a_servant_that_died_says_why() -> None:
+    servant = _servant()
+    servant.tell(b"die\n")
+    assert servant.line() == b""
+    assert servant.read(1) == b""
+    servant.tell(b"hello\n")
+    ended = servant.end()
+    assert (ended.returncode, ended.error_text) == (1, "I die")
+
+
+def test_a_servant_that_says_nothing_is_not_waited_for() -> None:
+    servant = _servant(patience=0.05)
+    servant.tell(b"silence\n")
+    with pytest.raises(UnavailableError, match="has not answered"):
+        servant.line()
+    servant.end()
+
+
+def test_a_servant_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    servant = _servant()
+    servant.tell(b"much\n")  # it hangs in its answer
+    assert servant.line()
+    if known := servant._last.peek():
+        child = known[2][0]
+    del servant, known
+    assert _is_gone(child.pid)
+    monkeypatch.setattr(process, "GRACE", 0.05)
+    deaf = _servant(DEAF)
+    assert deaf.line() == b"deaf"
+    assert deaf.end().returncode == -signal.SIGKILL
+
+
+def test_a_servant_that_does_not_exist_is_named() -> None:
+    with pytest.raises(NotFoundError, match="`no-such-program` was not found"):
+        process.Servant(["no-such-program"], env={}, patience=1.0)

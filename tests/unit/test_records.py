@@ -8,12 +8,12 @@ from datetime import datetime, timezone
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from labsync.digest import sha256_bytes
 from labsync.errors import IntegrityError, InvalidError, RefusedError
-from labsync.mirrors import records
+from labsync.mirrors import indexes
 from labsync.mirrors.base import Head, HeadName, Index, Located
 from labsync.mirrors.records import (
     head_bytes,
@@ -25,19 +25,20 @@ from labsync.mirrors.records import (
     parse_head,
     parse_index,
 )
-from labsync.names import ArtifactName
+from labsync.names import ArtifactName, check_paths
 from labsync.snapshot import FileEntry, Snapshot
-from tests.strategies import snapshots
+from tests.strategies import odd_snapshots, snapshots
 
 RUNS = ArtifactName("results/runs")
 NAME = HeadName(RUNS)
 BATCH = "results/runs/20261120T101500Z-1a2b3c4d"
+PACK = f"{BATCH}/pack-00000.tar"
 A, B = "a" * 64, "b" * 64
 INDEX = Index(
     RUNS,
     (
         Located(FileEntry("a b/ü.csv", A, 12), f"{BATCH}/a b/ü.csv"),
-        Located(FileEntry("run.sh", B, 4, executable=True), f"{BATCH}/pack-00000.tar", offset=512),
+        Located(FileEntry("run.sh", B, 4, executable=True), PACK, offset=512),
     ),
     parent="c" * 64,
     time="2026-11-20T10:15:00Z",
@@ -90,6 +91,74 @@ def test_every_snapshot_survives_its_index(snapshot: Snapshot) -> None:
     assert set(read.files) == set(files)
 
 
+@given(
+    odd_snapshots(),
+    st.lists(st.sampled_from(['a"b', "a\\b", "ä", "é" * 100, "p/q"]), max_size=3, unique=True),
+)
+def test_lines_of_every_kind_are_read_alike(snapshot: Snapshot, names: list[str]) -> None:
+    """Read once as written, once with spaces, which only the careful reader takes."""
+    entries = {entry.path: entry for entry in snapshot} | {name: FileEntry(name, A, 1) for name in names}
+    try:
+        check_paths(entries)
+    except RefusedError:
+        assume(False)
+    files = tuple(
+        Located(entry, f"{BATCH}/{number}", offset=number % 3 or None)
+        for number, entry in enumerate(Snapshot.of(entries.values()))
+    )
+    index = Index(RUNS, files)
+    spaced = "".join(json.dumps(json.loads(line)) + "\n" for line in text_of(index).splitlines())
+    assert parse_text(text_of(index)) == parse_text(spaced) == index
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"path":"a b/ü.csv"', '"path":"../x"', "line 2 has a wrong `path`: it has an empty"),
+        ('"path":"run.sh"', '"path":"/run.sh"', "line 3 has a wrong `path`: it is absolute"),
+        ('"path":"run.sh"', f'"path":"{"n" * 256}"', "line 3 has a wrong `path`: it has a segment longer"),
+        (f'"key":"{PACK}"', f'"key":"{BATCH}/../x"', "line 3 has a wrong `key`: it has an empty"),
+        ('"path":"run.sh"', '"path":"a b/\\u0075"', "line 3 is out of order"),
+        (f'"sha256":"{B}"', f'"sha256":"{B.upper()}"', "line 3 has a wrong `sha256`"),
+        ('"size":4', '"size":04', "line 3 is not JSON"),
+        ('"x":true', '"x":1', "line 3 has a wrong `x`"),
+    ],
+)
+def test_a_wrong_value_is_found_in_lines_without_spaces_too(old: str, new: str, problem: str) -> None:
+    text = text_of(INDEX)
+    assert old in text
+    with pytest.raises(InvalidError) as caught:
+        parse_text(text.replace(old, new))
+    assert problem in caught.value.what
+
+
+def test_an_odd_line_among_many_is_found_with_its_number() -> None:
+    files = tuple(Located(FileEntry(f"f{n:05}", A, n), f"{BATCH}/f{n:05}") for n in range(5000))
+    lines = text_of(Index(RUNS, files)).splitlines(keepends=True)
+    lines[4321] = lines[4321].replace('"size":4320', '"size":4320.0')
+    with pytest.raises(InvalidError, match=r"line 4322 has a wrong `size`"):
+        parse_text("".join(lines))
+    lines[4321], lines[78] = lines[78], lines[78].replace("f00077", "f0\\u0030077")
+    with pytest.raises(InvalidError, match=r"line 4322 is out of order"):
+        parse_text("".join(lines))
+
+
+def test_the_sizes_of_packs_stand_in_the_header() -> None:
+    packed = replace(INDEX, packs={PACK: 1024, f"{BATCH}/a.tar": 7})
+    header = json.loads(text_of(packed).splitlines()[0])
+    assert list(header["packs"].items()) == [(f"{BATCH}/a.tar", 7), (PACK, 1024)]
+    assert parse_text(text_of(packed)) == packed
+    assert packed.snapshot.id == INDEX.snapshot.id
+
+
+def test_an_index_that_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidError, match="names no pack"):
+        index_bytes(replace(INDEX, packs={PACK: 515}))
+    monkeypatch.setattr(indexes, "MAX_HEADER", 300)
+    with pytest.raises(RefusedError, match="1 packs are more"):
+        index_bytes(replace(INDEX, packs={PACK: 1024}))
+
+
 def test_other_bytes_than_the_id_names_are_damage() -> None:
     data = index_bytes(INDEX)
     with pytest.raises(IntegrityError):
@@ -140,7 +209,14 @@ def edited(line: int, **changes: object) -> str:
         (text_of(INDEX) + "[" * 8000 + "\n", "is not JSON"),
         (text_of(INDEX) + "[]\n", "is not an object"),
         ("", "middle of a line"),
-        ("x" * 20_000, "larger than an index"),
+        (text_of(INDEX) + "x" * 20_000, "larger than an index"),
+        pytest.param("x" * (5 << 20), "larger than an index", id="an endless header"),
+        (edited(0, packs={}), "wrong `packs`: it is an object"),
+        (edited(0, packs=[]), "wrong `packs`"),
+        (edited(0, packs={"../x": 1}), "wrong `packs`: it has an empty"),
+        (edited(0, packs={PACK: -1}), "wrong `packs`: it is not a number"),
+        (edited(0, packs={PACK: 515}), f"names no pack `{PACK}` of 516 bytes"),
+        (edited(0, packs={f"{BATCH}/other.tar": 9999}), f"names no pack `{PACK}`"),
     ],
 )
 def test_a_wrong_index_is_named_with_its_line(text: str, problem: str) -> None:
@@ -160,7 +236,7 @@ def test_bytes_that_are_no_zstandard_frame_are_invalid() -> None:
 
 
 def test_a_bomb_is_never_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_TEXT", 1 << 20)
+    monkeypatch.setattr(indexes, "MAX_TEXT", 1 << 20)
     line = text_of(INDEX).splitlines()[1]
     bomb = compressed(text_of(INDEX).splitlines()[0] + "\n" + (line + "\n") * 100_000)
     with pytest.raises(InvalidError):
@@ -183,7 +259,7 @@ def test_more_files_than_an_index_lists_are_neither_written_nor_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = index_bytes(INDEX)
-    monkeypatch.setattr(records, "MAX_FILES", 1)
+    monkeypatch.setattr(indexes, "MAX_FILES", 1)
     with pytest.raises(RefusedError):
         index_bytes(INDEX)
     with pytest.raises(InvalidError, match="more than 1 files"):

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labsync.transfer.retry import LONGEST_WAIT, POLL, Limiter, RetryBudget, SystemClock, backoff, roll
+from labsync.errors import NotFoundError, UnavailableError
+from labsync.transfer.retry import (
+    GROW_AFTER,
+    LONGEST_WAIT,
+    POLL,
+    Limiter,
+    RetryBudget,
+    SystemClock,
+    backoff,
+    roll,
+)
 from tests.fakes.recorder import FakeClock
 
 
@@ -79,6 +90,75 @@ def test_limiter_keeps_the_longest_wish_of_each_place() -> None:
     assert limiter.delay("hub") == 1
     clock.time += 2
     assert limiter.delay("hub") == 0
+
+
+def fails(limiter: Limiter) -> None:
+    with pytest.raises(UnavailableError), limiter.asking("hub"):
+        raise UnavailableError("slow down")
+
+
+def test_place_that_slows_us_down_is_asked_by_half_as_many() -> None:
+    limiter = Limiter(FakeClock().now)
+    with contextlib.ExitStack() as busy:
+        for _ in range(7):
+            busy.enter_context(limiter.asking("hub"))
+        fails(limiter)  # the eighth
+        assert limiter.is_busy("hub")
+        assert not limiter.is_busy("mirror")
+    assert not limiter.is_busy("hub")
+    for _ in range(4):
+        assert not limiter.is_busy("hub")
+        busy.enter_context(limiter.asking("hub"))
+    assert limiter.is_busy("hub")
+
+
+def test_requests_that_began_before_the_last_cut_say_nothing_more() -> None:
+    limiter = Limiter(FakeClock().now)
+    together = [limiter.asking("hub") for _ in range(8)]
+    for one in together:
+        one.__enter__()
+    error = UnavailableError("slow down")
+    for one in together:
+        assert not one.__exit__(UnavailableError, error, None)
+    assert limits(limiter) == 4
+
+
+def limits(limiter: Limiter) -> int:
+    """Return how many requests may be under way at once."""
+    with contextlib.ExitStack() as busy:
+        count = 0
+        while not limiter.is_busy("hub") and count < 100:
+            busy.enter_context(limiter.asking("hub"))
+            count += 1
+        busy.pop_all()  # leave no successes behind
+        return count
+
+
+def test_one_request_may_always_be_made() -> None:
+    limiter = Limiter(FakeClock().now)
+    for _ in range(5):
+        fails(limiter)
+    assert not limiter.is_busy("hub")
+
+
+def test_place_that_answers_again_is_asked_by_one_more_after_a_while() -> None:
+    limiter = Limiter(FakeClock().now)
+    fails(limiter)
+    for _ in range(GROW_AFTER):
+        with limiter.asking("hub"):
+            assert limiter.is_busy("hub"), "only one at a time"
+    with limiter.asking("hub"):
+        assert not limiter.is_busy("hub")
+        with limiter.asking("hub"):
+            assert limiter.is_busy("hub")
+
+
+def test_other_errors_say_nothing_about_how_much_a_place_bears() -> None:
+    limiter = Limiter(FakeClock().now)
+    with limiter.asking("hub"), pytest.raises(NotFoundError), limiter.asking("hub"):
+        raise NotFoundError("gone")
+    with limiter.asking("hub"):
+        assert not limiter.is_busy("hub")
 
 
 def test_system_clock_is_monotonic_and_returns_often_enough_to_see_a_stop() -> None:

@@ -143,3 +143,108 @@ def test_exception_while_making_tasks_is_raised() -> None:
 
     with pytest.raises(ZeroDivisionError):
         Halt().schedule(2).run(tasks())  # type: ignore[arg-type]
+
+
+# Work that several threads can share
+
+
+def test_idle_threads_are_lent_to_who_asks_for_them() -> None:
+    schedule, helped = Halt().schedule(3), threading.Barrier(3)
+    offers = [1, 2]
+
+    def more() -> Task | None:
+        return helper() if offers and offers.pop() else None
+
+    def helper() -> Task:
+        helped.wait(60)
+        yield from ()
+
+    def lender() -> Task:
+        with schedule.lend(more):
+            schedule.call()
+            helped.wait(60)
+        yield from ()
+
+    assert schedule.run([lender()]) == []
+    assert offers == []
+
+
+def test_tasks_that_wait_for_a_thread_come_before_help() -> None:
+    schedule, log = Halt().schedule(1), list[str]()
+
+    def more() -> Task | None:
+        log.append("asked")
+        return None
+
+    def lender() -> Task:
+        with schedule.lend(more):
+            yield 1.0
+        log.append("ends")
+
+    schedule.run([lender(), task(log=log.append, name="other")])
+    assert log.index("other ends") < log.index("asked")
+    assert "ends" in log
+
+
+def test_nobody_is_asked_after_the_lender_has_ended() -> None:
+    schedule, asked = Halt().schedule(2), list[int]()
+
+    def more() -> Task | None:
+        asked.append(1)
+        return None
+
+    def lender() -> Task:
+        with schedule.lend(more):
+            pass
+        yield from ()
+
+    schedule.run([lender(), task(5.0), task(9.0)])
+    before = len(asked)
+    schedule.run([task(5.0)])
+    assert len(asked) == before
+
+
+# Threads that hang
+
+
+def test_run_does_not_wait_for_a_thread_that_hangs_and_its_task_is_closed_later() -> None:
+    halt, hangs, closed = Halt(), threading.Event(), threading.Event()
+    began = threading.Event()
+
+    def hanging() -> Task:
+        began.set()
+        try:
+            hangs.wait(60)
+            yield 1.0
+        finally:
+            closed.set()
+
+    def stops() -> Task:
+        began.wait(60)
+        halt.event.set()
+        yield 1.0
+
+    schedule = Schedule(2, halt.clock, halt.event.is_set, halt.event.set, grace=0.0)
+    with pytest.raises(InterruptedRunError):
+        schedule.run([hanging(), stops()])
+    assert not closed.is_set()
+    hangs.set()
+    assert closed.wait(60)
+
+
+def test_ctrl_c_is_raised_although_a_thread_hangs() -> None:
+    import os
+    import signal
+
+    halt, hangs = Halt(), threading.Event()
+
+    def hanging() -> Task:
+        os.kill(os.getpid(), signal.SIGINT)
+        hangs.wait(60)
+        yield 1.0
+
+    schedule = Schedule(2, halt.clock, halt.event.is_set, halt.event.set, grace=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        schedule.run([hanging()])
+    assert halt.event.is_set()
+    hangs.set()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labsync.errors import RefusedError
-from labsync.snapshot import EMPTY, FileEntry, Snapshot
+from labsync.snapshot import EMPTY, FileEntry, Snapshot, canonical_line, from_columns, no_collections
 from tests.strategies import odd_snapshots
 
 A, B = "a" * 64, "b" * 64
@@ -24,6 +26,52 @@ def test_the_canonical_form_is_the_documented_one() -> None:
     assert snapshot.short_id == snapshot.id[:12]
     assert (len(snapshot), snapshot.size) == (2, 7)
     assert snapshot.by_path["é/b"].executable
+
+
+@given(st.text(), st.integers(0, 1 << 70), st.booleans())
+def test_a_canonical_line_is_plain_json_without_spaces(path: str, size: int, executable: bool) -> None:
+    fields: dict[str, object] = {"path": path, "sha256": A, "size": size} | (
+        {"x": True} if executable else {}
+    )
+    line = canonical_line(path, A, size, executable)
+    assert line == json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    assert line == FileEntry(path, A, size, executable).canonical()
+
+
+def test_every_character_is_written_as_json_writes_it() -> None:
+    for code in (*range(0x3000), 0xD800, 0xDFFF, 0xFFFE, 0x1F600, 0x10FFFF):
+        written = json.dumps(chr(code), ensure_ascii=False)
+        assert canonical_line(chr(code), A, 0, executable=False).startswith(f'{{"path":{written},"sha256":')
+
+
+def test_a_long_snapshot_has_the_digest_of_all_its_lines() -> None:
+    snapshot = Snapshot.of(FileEntry(f"{n:05}", A, n) for n in range(2500))
+    lines = "".join(f"{entry.canonical()}\n" for entry in snapshot)
+    assert snapshot.id == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_entries_made_from_columns_are_like_any_other() -> None:
+    made = from_columns(FileEntry, ["a", "b"], [A, B], [1, 2], [False, True])
+    assert made == [FileEntry("a", A, 1), FileEntry("b", B, 2, executable=True)]
+    assert hash(made[0]) == hash(FileEntry("a", A, 1))
+    assert from_columns(FileEntry, [], [], [], []) == []
+    with pytest.raises(AssertionError):
+        from_columns(FileEntry, ["a"], [A], [1])
+    with pytest.raises(AssertionError):
+        from_columns(FileEntry, ["a"], [A], [1], [])
+
+
+def test_the_garbage_collector_is_as_it_was_after_its_rest() -> None:
+    assert gc.isenabled()
+    with no_collections():
+        assert not gc.isenabled()
+        with no_collections():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), no_collections():
+        _ = 1 / 0
+    assert gc.isenabled()
 
 
 def test_the_empty_snapshot_has_the_digest_of_nothing() -> None:

@@ -6,20 +6,20 @@ import os
 import sqlite3
 import sys
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from labsync import process
 from labsync.database import Database
 from labsync.errors import DiskError, InvalidError, LockedError
+from labsync.places import StoredPart
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
-from labsync.state import Observed, State, path_key
+from labsync.state import TICK, Observed, Published, Stat, State, Uploaded, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 SHA = "a" * 64
 OTHER = "b" * 64
@@ -38,15 +38,23 @@ def state(path: Path) -> State:
 
 def stat_of(
     *, size: int = 5, mtime: int = NOW - 10**10, ctime: int = NOW - 10**10 + 1, inode: int = 7
-) -> os.stat_result:
-    fields = (0o100644, inode, 1, 1, 0, 0, size, 0, mtime // 10**9, ctime // 10**9)
-    exact = {"st_atime_ns": 0, "st_mtime_ns": mtime, "st_ctime_ns": ctime}
-    return os.stat_result(fields, exact)
+) -> Stat:
+    return Stat(size, mtime, ctime, inode, 0o100644)
+
+
+def remember(state: State, key: str, stat: Stat, since: int = NOW) -> None:
+    state.remember_all([Observed(key, stat, SHA, since)])
+
+
+def known(state: State, key: str, stat: Stat) -> str | None:
+    (digest,) = state.known([(key, stat)])
+    return digest
 
 
 def test_a_digest_holds_while_the_stat_is_unchanged(state: State) -> None:
-    state.remember("a", stat_of(), SHA, NOW)
-    assert state.known("a", stat_of()) == SHA
+    remember(state, "a", stat_of())
+    assert known(state, "a", stat_of()) == SHA
+    assert state.known([("b", stat_of()), ("a", stat_of()), ("a", stat_of(size=1))]) == [None, SHA, None]
 
 
 @pytest.mark.parametrize(
@@ -54,58 +62,98 @@ def test_a_digest_holds_while_the_stat_is_unchanged(state: State) -> None:
     [stat_of(size=6), stat_of(mtime=NOW), stat_of(ctime=NOW), stat_of(inode=8)],
     ids=["size", "mtime", "ctime", "inode"],
 )
-def test_any_change_of_the_stat_forgets_the_digest(state: State, changed: os.stat_result) -> None:
-    state.remember("a", stat_of(), SHA, NOW)
-    assert state.known("a", changed) is None
+def test_any_change_of_the_stat_forgets_the_digest(state: State, changed: Stat) -> None:
+    remember(state, "a", stat_of())
+    assert known(state, "a", changed) is None
 
 
 def test_a_file_written_while_its_reading_began_proves_nothing(state: State) -> None:
-    young = stat_of(mtime=NOW - 10**7 + 1, ctime=NOW - 10**7 + 1)
-    state.remember("a", young, SHA, NOW)
-    assert state.known("a", young) is None
-    state.remember("a", young, SHA, NOW + 10**9)
-    assert state.known("a", young) == SHA
+    young = stat_of(mtime=NOW - TICK + 1, ctime=NOW - TICK + 1)
+    remember(state, "a", young)
+    assert known(state, "a", young) is None
+    remember(state, "a", young, NOW + 10**9)
+    assert known(state, "a", young) == SHA
 
 
 def test_a_file_system_of_whole_seconds_has_a_wider_racy_window(state: State) -> None:
-    coarse = stat_of(mtime=NOW - 10**9, ctime=NOW - 10**9)
-    state.remember("a", coarse, SHA, NOW)
-    assert state.known("a", coarse) is None
-    state.remember("a", coarse, SHA, NOW + 2 * 10**9)
-    assert state.known("a", coarse) == SHA
+    coarse = stat_of(mtime=NOW - 10**10, ctime=NOW - 10**9)
+    remember(state, "a", coarse)
+    assert known(state, "a", coarse) is None
+    remember(state, "a", coarse, NOW + 2 * 10**9)
+    assert known(state, "a", coarse) == SHA
 
 
-def test_an_old_file_renamed_just_now_is_trusted() -> None:
-    assert not Observed("a", stat_of(ctime=NOW - 1), SHA, NOW).is_racy
+def test_an_old_file_renamed_a_tick_ago_is_trusted_and_one_renamed_just_now_is_not() -> None:
+    assert not Observed("a", stat_of(ctime=NOW - TICK - 1), SHA, NOW).is_racy
+    assert Observed("a", stat_of(ctime=NOW - TICK + 1), SHA, NOW).is_racy
+
+
+def test_a_stat_is_what_the_file_has(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    file.chmod(0o755)
+    found = file.stat()
+    assert Stat.of(found) == (5, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, 0o100755)
 
 
 def test_a_whole_folder_is_one_question_and_its_neighbours_are_not_in_it(state: State) -> None:
-    for key in ("out/a", "out/deep/b", "out2/c", "out", "out-x"):
-        state.remember(key, stat_of(), SHA, NOW)
-        state.record(key, stat_of(), SHA)
-    assert sorted(state.known_under("out")) == ["out/a", "out/deep/b"]
-    assert sorted(state.publications_under("out")) == ["out/a", "out/deep/b"]
+    for key in ("out/b.txt", "out/b/deep", "out2/c", "out", "out-x", "out/ñ"):
+        remember(state, key, stat_of())
+    state.record_all([("out/b.txt", stat_of(mtime=3), SHA), ("out/b/deep", stat_of(), OTHER)])
+    state.record_all([("out/never-hashed", stat_of(), SHA)])
+    stat = stat_of()
+    assert list(state.remembered("out")) == [
+        (b"b.txt", *stat[:4], SHA, 1, 3),
+        (b"b/deep", *stat[:4], SHA, 0, stat.mtime_ns),
+        ("ñ".encode(), *stat[:4], SHA, None, None),
+    ]
+    assert list(state.remembered("nothing")) == []
+
+
+def test_a_folder_of_many_files_is_read_in_pages(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labsync.state._PAGE", 3)
+    for count in range(9):
+        if count:
+            remember(state, f"out/{count}", stat_of())
+        assert [row[0] for row in state.remembered("out")] == [b"%d" % n for n in range(1, count + 1)]
+
+
+def test_one_file_is_remembered_under_the_name_of_its_entry(state: State) -> None:
+    remember(state, "checkpoints/sam.pth", stat_of())
+    (row,) = state.remembered_file("checkpoints/sam.pth", "sam h.pth")
+    assert row == (b"sam h.pth", *stat_of()[:4], SHA, None, None)
+    assert list(state.remembered_file("checkpoints/other.pth", "x")) == []
 
 
 def test_keys_may_hold_any_bytes_of_a_folder_name(state: State) -> None:
-    key = os.fsdecode(b"/mnt/caf\xe9/a")
-    state.remember(key, stat_of(), SHA, NOW)
-    assert list(state.known_under(os.fsdecode(b"/mnt/caf\xe9"))) == [key]
+    folder = os.fsdecode(b"/mnt/caf\xe9")
+    remember(state, f"{folder}/a", stat_of())
+    assert [row[0] for row in state.remembered(folder)] == [b"a"]
 
 
-def test_inode_numbers_of_64_bits_are_kept(state: State) -> None:
-    huge = stat_of(inode=2**64 - 1)
-    state.remember("a", huge, SHA, NOW)
-    assert state.known("a", huge) == SHA
+def test_inode_numbers_of_64_bits_are_kept(state: State, tmp_path: Path) -> None:
+    fields = list(tmp_path.stat()[:10])
+    fields[1] = 2**64 - 1
+    huge = Stat.of(os.stat_result(fields, {"st_mtime_ns": 1, "st_ctime_ns": 1}))
+    remember(state, "a", huge)
+    assert known(state, "a", huge) == SHA
 
 
 def test_the_ledger_keeps_the_last_publication(state: State) -> None:
-    assert state.publication("a") is None
-    state.record("a", stat_of(), SHA)
-    state.record("a", stat_of(size=9), OTHER)
-    published = state.publication("a")
-    assert published is not None
-    assert (published.sha256, published.size, published.mtime_ns) == (OTHER, 9, NOW - 10**10)
+    assert state.publications(["a"]) == {}
+    state.record_all([("a", stat_of(), SHA), ("b", stat_of(), SHA)])
+    state.record_all([("a", stat_of(size=9), OTHER)])
+    assert state.publications(["a", "c"]) == {"a": Published(OTHER, 9, NOW - 10**10)}
+
+
+def test_record_and_digests_are_kept_together_or_not_at_all(state: State) -> None:
+    sure = ("a", stat_of(mtime=NOW, ctime=NOW), SHA)
+    state.record_all([("a", stat_of(), SHA)], [sure])
+    assert known(state, "a", sure[1]) == SHA
+    broken: Any = [("c", stat_of(), None)]
+    with pytest.raises(DiskError):
+        state.record_all([("c", stat_of(), SHA)], broken)
+    assert state.publications(["c"]) == {}
 
 
 def test_the_base_survives_a_new_process(state: State, path: Path) -> None:
@@ -116,6 +164,9 @@ def test_the_base_survives_a_new_process(state: State, path: Path) -> None:
     again = State(path)
     assert again.base("results/runs") == snapshot
     assert again.base("results/none") == EMPTY
+    assert again.base_id("results/runs") == snapshot.id
+    assert again.base_id("results/none") == EMPTY.id
+    assert again.base_id("results/other") is None
 
 
 def test_records_of_the_mirror_are_kept_replaced_and_forgotten(state: State) -> None:
@@ -130,34 +181,29 @@ def test_records_of_the_mirror_are_kept_replaced_and_forgotten(state: State) -> 
 
 def test_an_upload_continues_in_the_batch_that_was_journalled(state: State, path: Path) -> None:
     assert state.open_batch("results/runs", SHA, lambda: "batch-1") == "batch-1"
-    state.record_upload("batch-1", OTHER, "results/runs/batch-1/a")
+    state.record_uploads("batch-1", [Uploaded(OTHER, "results/runs/batch-1/a")])
     again = State(path)
     assert again.open_batch("results/runs", SHA, lambda: "batch-2") == "batch-1"
-    assert again.uploaded("batch-1") == {OTHER: "results/runs/batch-1/a"}
+    assert again.uploaded_of("results/runs") == (Uploaded(OTHER, "results/runs/batch-1/a"),)
     assert again.open_batch("results/runs", OTHER, lambda: "batch-3") == "batch-3"
 
 
-@pytest.mark.parametrize(
-    "close", [lambda s: s.close_batch("batch-1"), lambda s: s.close_batches("results/runs")]
-)
-def test_a_closed_batch_is_forgotten_with_its_uploads(state: State, close: Callable[[State], None]) -> None:
+def test_closed_batches_are_forgotten_with_their_uploads(state: State) -> None:
     state.open_batch("results/runs", SHA, lambda: "batch-1")
     state.open_batch("results/others", SHA, lambda: "batch-2")
-    state.record_upload("batch-1", OTHER, "key")
-    state.record_upload("batch-2", OTHER, "key")
-    close(state)
-    assert state.uploaded("batch-1") == {}
+    for batch in ("batch-1", "batch-2"):
+        state.record_uploads(batch, [Uploaded(OTHER, "key"), Uploaded(SHA, "pack", 512, 4096)])
+    state.close_batches("results/runs")
+    assert state.uploaded_of("results/runs") == ()
     assert state.open_batch("results/runs", SHA, lambda: "batch-9") == "batch-9"
-    assert state.uploaded("batch-2") == {OTHER: "key"}
+    assert set(state.uploaded_of("results/others")) == {
+        Uploaded(OTHER, "key"), Uploaded(SHA, "pack", 512, 4096)
+    }  # fmt: skip
 
 
-def test_a_batch_is_synced_to_the_disk_before_it_is_used(state: State) -> None:
+def test_what_must_outlive_a_crash_is_on_the_disk_before_it_is_used(state: State) -> None:
     connection = state._database._connection
     modes: list[int] = []
-
-    def make() -> str:
-        return "batch"
-
     connection.set_trace_callback(
         lambda sql: (
             modes.append(connection.execute("PRAGMA synchronous").fetchone()[0])
@@ -165,9 +211,11 @@ def test_a_batch_is_synced_to_the_disk_before_it_is_used(state: State) -> None:
             else None
         )
     )
-    state.open_batch("results/runs", SHA, make)
+    state.open_batch("results/runs", SHA, lambda: "batch")
+    state.multipart("results/runs").begin("key", SHA, "id", 8)
     state.put("head", "k", b"1")
-    assert modes == [2, 1]
+    state.multipart("results/runs").add("key", StoredPart(1, "e", SHA))
+    assert modes == [2, 2, 1, 1]
 
 
 def test_a_deleted_memory_is_made_anew(state: State, path: Path) -> None:
@@ -261,14 +309,15 @@ def test_threads_share_one_memory(state: State) -> None:
     def work(number: int) -> None:
         for i in range(30):
             state.put("head", f"{number}-{i}", b"x")
-            state.record(f"{number}/{i}", stat_of(), SHA)
+            state.record_all([(f"{number}/{i}", stat_of(), SHA)])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(len(state.publications_under(str(number))) for number in range(8)) == 240
+    keys = [f"{number}/{i}" for number in range(8) for i in range(30)]
+    assert state.publications(keys).keys() == set(keys)
 
 
 def test_processes_share_one_memory(state: State, path: Path) -> None:
@@ -307,23 +356,13 @@ def test_keys_are_relative_inside_the_manifests_folder_and_absolute_outside(tmp_
     assert path_key(Path("/elsewhere/b"), tmp_path) == "/elsewhere/b"
 
 
-def test_remembering_without_a_time_takes_now(state: State, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(b"x")
-    old = time.time_ns() - 10**11
-    os.utime(file, ns=(old, old))
-    state.remember("file", file.stat(), SHA)
-    assert state.known("file", file.stat()) == SHA
-
-
 def test_uploads_of_an_artifact_are_known_whatever_batch_they_were_made_in(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     for artifact, snapshot, batch in (("a", SHA, "1"), ("a", OTHER, "2"), ("b", SHA, "3")):
         state.open_batch(artifact, snapshot, lambda batch=batch: batch)  # type: ignore[misc]
-    state.record_upload("1", SHA, "one")
-    state.record_upload("2", OTHER, "two")
-    state.record_upload("3", "f" * 64, "three")
-    assert state.uploaded_of("a") == {SHA: "one", OTHER: "two"}
-    assert state.uploaded_of("c") == {}
+    for batch, sha256 in (("1", SHA), ("2", OTHER), ("3", "f" * 64)):
+        state.record_uploads(batch, [Uploaded(sha256, f"key-{batch}")])
+    assert set(state.uploaded_of("a")) == {Uploaded(SHA, "key-1"), Uploaded(OTHER, "key-2")}
+    assert state.uploaded_of("c") == ()
     state.close_batches("a")
-    assert state.uploaded_of("a") == {}
+    assert state.uploaded_of("a") == ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labsync.cli.options import artifacts, chosen, common, emit, no_mirror, open_lab, selectors
+from labsync.cli.options import artifacts, bwlimit, chosen, common, emit, no_mirror, open_lab, selectors
 
 if TYPE_CHECKING:
     from labsync.cli.options import Common
@@ -39,6 +39,7 @@ def init(common: Common, folder: str, template: TemplateName) -> int:
 @selectors
 @click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the manifest.")
 @click.option("--upgrade", is_flag=True, help="Resolve branches and tags again.")
+@bwlimit
 @common
 def lock(common: Common, selectors: tuple[str, ...], check: bool, upgrade: bool) -> int:
     """Resolve every origin to an exact revision and every file to its SHA-256."""
@@ -63,6 +64,7 @@ def status(common: Common, selectors: tuple[str, ...]) -> int:
 @click.command()
 @selectors
 @no_mirror
+@bwlimit
 @common
 def pull(common: Common, selectors: tuple[str, ...]) -> int:
     """Bring artifacts to the disk, from the mirror or the origin.
@@ -78,6 +80,7 @@ def pull(common: Common, selectors: tuple[str, ...]) -> int:
 @click.command()
 @selectors
 @click.option("--prune", is_flag=True, help="Drop the names that this disk knew and no longer has.")
+@bwlimit
 @common
 def push(common: Common, selectors: tuple[str, ...], prune: bool) -> int:
     """Bring what was made here to the mirror; with a selector, also what matches its lock."""
@@ -92,6 +95,7 @@ def push(common: Common, selectors: tuple[str, ...], prune: bool) -> int:
 
 @click.command()
 @selectors
+@bwlimit
 @common
 def mirror(common: Common, selectors: tuple[str, ...]) -> int:
     """Bring artifacts from their origins to the mirror, without a place on the disk."""
@@ -104,6 +108,7 @@ def mirror(common: Common, selectors: tuple[str, ...]) -> int:
 @click.command()
 @selectors
 @click.option("--repair", is_flag=True, help="Fetch what is damaged or missing.")
+@bwlimit
 @common
 def verify(common: Common, selectors: tuple[str, ...], repair: bool) -> int:
     """Read every byte on the disk again and compare."""
@@ -233,6 +238,7 @@ def smoke(
 @click.command()
 @_smoke_options
 @no_mirror
+@bwlimit
 @common
 def bootstrap(common: Common, device: str, require_gpu: bool) -> int:
     """Everything, on a new machine: lock, pull, environment, kernel, smoke, report."""

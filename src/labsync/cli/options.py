@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import shlex
 import sys
@@ -39,6 +40,7 @@ class Common:
     offline: bool
     yes: bool
     no_mirror: bool = False
+    bandwidth: float = math.inf
 
     def options(self) -> Options:
         """Return them as the workflow takes them."""
@@ -49,6 +51,7 @@ class Common:
             yes=self.yes,
             dry_run=self.dry_run,
             no_mirror=self.no_mirror,
+            bandwidth=self.bandwidth,
             confirm=self._ask,
         )
 
@@ -76,8 +79,7 @@ def common(function: Callable[..., T]) -> Callable[..., T]:
     def wrapper(**options: object) -> T:
         names = ("manifest", "as_json", "dry_run", "jobs", "quiet", "verbose", "force", "offline", "yes")
         values = {name: options.pop(name) for name in names}
-        if "no_mirror" in options:
-            values["no_mirror"] = options.pop("no_mirror")
+        values |= {name: options.pop(name) for name in ("no_mirror", "bandwidth") if name in options}
         return function(Common(**values), **options)  # type: ignore[arg-type]  # click made the types
 
     wrapped: Callable[..., T] = wrapper
@@ -90,6 +92,45 @@ def no_mirror(function: Callable[..., T]) -> Callable[..., T]:
     """Give a command `--no-mirror`."""
     text = "Do not write to the mirror; reading it stays allowed."
     return click.option("--no-mirror", is_flag=True, help=text)(function)
+
+
+class RateType(click.ParamType[float]):
+    """Bytes per second, written as a size."""
+
+    name = "rate"
+
+    def convert(
+        self,
+        value: str | float,
+        param: click.Parameter | None,  # noqa: ARG002  click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> float:
+        """Return the rate; what is not one ends the command (2)."""
+        from labsync.errors import UsageError
+        from labsync.manifest.values import parse_size
+
+        if not isinstance(value, str):
+            return value
+        hint = "write it like `10MiB`, which means 10 MiB per second; without the option there is no limit"
+        try:
+            rate = parse_size(value)
+        except UsageError:
+            raise UsageError(f"`--bwlimit {value}` is not a rate", hint=hint) from None
+        if rate == 0:
+            raise UsageError(f"`--bwlimit {value}` would let nothing through", hint=hint)
+        return float(rate)
+
+
+def bwlimit(function: Callable[..., T]) -> Callable[..., T]:
+    """Give a command that transfers `--bwlimit`."""
+    return click.option(
+        "--bwlimit",
+        "bandwidth",
+        type=RateType(),
+        default=math.inf,
+        metavar="RATE",
+        help="Most bytes per second over the network, such as 10MiB.",
+    )(function)
 
 
 def find(common: Common) -> Path:

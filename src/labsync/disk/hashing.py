@@ -7,23 +7,23 @@ import errno
 import os
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from labsync.atomic import disk_errors
 from labsync.digest import BLOCK, sha256_stream
 from labsync.errors import DiskError, LockedError
-from labsync.state import Observed
+from labsync.state import Observed, Stat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from labsync.state import Seen, State
+    from labsync.state import State
 
 ATTEMPTS = 3
 THREADS = 4
 BIG = 1 << 20  # bytes; below, a thread costs more than it gives
+AT_ONCE = 4096  # files; what was read is remembered after so many
 
 
 class Looked(NamedTuple):
@@ -31,47 +31,42 @@ class Looked(NamedTuple):
 
     path: str
     key: str
-    stat: os.stat_result
+    stat: Stat
 
 
 class Digested(NamedTuple):
     """A file's SHA-256 and the stat it was computed under."""
 
     sha256: str
-    stat: os.stat_result
+    stat: Stat
 
 
-def digests(files: Mapping[str, Looked], seen: Mapping[str, Seen], state: State) -> dict[str, Digested]:
-    """Return the digests of the files by the mapping's own keys; a file that vanished is left out.
+def hash_all(files: Sequence[Looked], state: State) -> list[Digested | None]:
+    """Read the files and return their digests in order, None for one that vanished.
 
-    What had to be read is remembered, unless its stat proves nothing. Raises DiskError for a file
-    that cannot be read: it is never taken for an absent one.
+    What was read is remembered, unless its stat proves nothing. Raises DiskError for a file that
+    cannot be read: it is never taken for an absent one.
     """
-    found: dict[str, Digested] = {}
-    to_read: list[tuple[str, Looked]] = []
-    for name, looked in files.items():
-        known = seen.get(looked.key)
-        if known is not None and known.matches(looked.stat):
-            found[name] = Digested(known.sha256, looked.stat)
-        else:
-            to_read.append((name, looked))
-    observed = [(name, item) for name, item in _read_all(to_read) if item is not None]
-    found.update({name: Digested(item.sha256, item.stat) for name, item in observed})
-    # A full disk, or another process that holds the memory, must not stop anyone from looking.
-    with contextlib.suppress(DiskError, LockedError):
-        state.remember_all(item for _, item in observed)
+    found: list[Digested | None] = []
+    for start in range(0, len(files), AT_ONCE):
+        observed = _read_all(files[start : start + AT_ONCE])
+        found += [item and Digested(item.sha256, item.stat) for item in observed]
+        # A full disk, or another process that holds the memory, must not stop anyone from looking.
+        with contextlib.suppress(DiskError, LockedError):
+            state.remember_all(item for item in observed if item is not None)
     return found
 
 
-def _read_all(files: list[tuple[str, Looked]]) -> list[tuple[str, Observed | None]]:
-    small = [item for item in files if item[1].stat.st_size < BIG]
-    big = [item for item in files if item[1].stat.st_size >= BIG]
-    done = [(name, hash_file(looked.path, looked.key)) for name, looked in small]
-    if not big:
-        return done
-    with ThreadPoolExecutor(min(THREADS, len(big))) as pool:
-        hashed = pool.map(lambda item: hash_file(item[1].path, item[1].key), big)
-        return done + [(name, item) for (name, _), item in zip(big, hashed, strict=True)]
+def _read_all(files: Sequence[Looked]) -> list[Observed | None]:
+    distinct = {looked.key: looked.path for looked in files}
+    big = {looked.key: looked.path for looked in files if looked.stat.size >= BIG}
+    done = {key: hash_file(path, key) for key, path in distinct.items() if key not in big}
+    if big:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(THREADS, len(big))) as pool:
+            done |= zip(big, pool.map(hash_file, big.values(), big), strict=True)
+    return [done[looked.key] for looked in files]
 
 
 def hash_file(path: str, key: str) -> Observed | None:
@@ -109,15 +104,4 @@ def _hash_once(path: str, key: str) -> tuple[Observed, bool]:
         after.st_mtime_ns,
         after.st_ctime_ns,
     )
-    return Observed(key, after, sha256, since if is_stable else 0), is_stable
-
-
-def remember_placed(state: State, placed: Looked, sha256: str, since: int) -> None:
-    """Remember verified bytes that a rename just made visible; `placed.stat` is the staged file's.
-
-    A writer may have been quick: then the stat is another one, and the next inventory reads the file.
-    """
-    with contextlib.suppress(OSError, DiskError, LockedError):
-        after = os.lstat(placed.path)
-        if (after.st_ino, after.st_mtime_ns) == (placed.stat.st_ino, placed.stat.st_mtime_ns):
-            state.remember_all([Observed(placed.key, after, sha256, since)])
+    return Observed(key, Stat.of(after), sha256, since if is_stable else 0), is_stable

@@ -14,32 +14,32 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import time
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from labsync.atomic import disk_errors, fsync_dir, make_dirs, refuse_links, rename
-from labsync.disk.hashing import Looked, digests, remember_placed
+from labsync.atomic import disk_error, disk_errors, fsync_dir, make_dirs, refuse_links
+from labsync.disk.hashing import Digested, Looked, hash_all
 from labsync.disk.hf_records import HfRecords
+from labsync.disk.known import judge
 from labsync.disk.marker import Marker
-from labsync.disk.placing import device_of, lstat, put, refuse_in_the_way, set_aside
-from labsync.disk.tree import STAGE, judge
-from labsync.errors import ConflictError, RefusedError
-from labsync.names import safe_join
+from labsync.disk.placing import Ways, device_of, lstat, make_way, refuse_in_the_way, set_aside
+from labsync.disk.publishing import PLAIN, Publisher, Target
+from labsync.disk.tree import STAGE
+from labsync.errors import ConflictError, LabsyncError, RefusedError
+from labsync.names import escape, path_problem
 from labsync.places import Found, Inventory
 from labsync.snapshot import FileEntry
-from labsync.state import path_key
+from labsync.state import Stat, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from labsync.disk.hashing import Digested
+    from labsync.disk.base import Staged
     from labsync.lock import LockedArtifact, LockedFile
     from labsync.manifest.model import Artifact
-    from labsync.places import Replace
     from labsync.snapshot import Snapshot
-    from labsync.state import Seen, State
+    from labsync.state import State
 
 
 def hf_cache_dir(env: Mapping[str, str]) -> Path:
@@ -63,6 +63,13 @@ def _expand(text: str, env: Mapping[str, str]) -> Path:
     return Path(text)
 
 
+class _Bytes(NamedTuple):
+    """Where the bytes of a file are, and whether they are found under its path in the snapshot."""
+
+    looked: Looked
+    is_linked: bool
+
+
 class HfCacheHome:
     """One repository's snapshot at the locked commit, in the layout that huggingface_hub reads offline.
 
@@ -83,6 +90,8 @@ class HfCacheHome:
         self._repo = cache_dir / _folder_name(artifact.origin)
         self._records = HfRecords(self._repo, artifact, locked, state, state_dir.parent)
         self._marker = Marker(state_dir, artifact.name)
+        self._publisher = Publisher(state, on_record=False)
+        self._blobs_key = self._key(self._repo / "blobs")
 
     @property
     def path(self) -> Path:
@@ -107,42 +116,50 @@ class HfCacheHome:
     def inventory(self, *, rehash: bool) -> Inventory:
         """Look at every locked file, as `disk.base.Home` says; a blob that is a link is followed."""
         with disk_errors(self._repo):
-            looked = {p: item for p, file in self._files.items() if (item := self._look(file))}
-            exists = bool(looked) or self.path.is_dir()
-        found = digests(looked, {} if rehash else self._known(looked), self._state)
-        files = {path: self._found(self._files[path], found[path], looked[path]) for path in sorted(found)}
-        with disk_errors(self._repo):
-            whole = not exists or self._is_linked(found)
+            places = self._look_all()
+            exists = bool(places) or self.path.is_dir()
+            whole = not exists or (all(p.is_linked for p in places.values()) and self._records.are_whole)
+        digests = self._digests({path: place.looked for path, place in places.items()}, rehash=rehash)
+        files = {
+            path: self._found(self._files[path], digest, places[path].looked)
+            for path, digest in sorted(digests.items())
+        }
         return Inventory(files, (), whole and not self._marker.is_set, exists)
+
+    def identity(self) -> str | None:
+        """Return the id of the locked snapshot if that is what lies here, as `disk.base.Home` says."""
+        with disk_errors(self._repo):
+            if self._marker.is_set or not self._files:
+                return None
+            places = self._look_all()
+            if len(places) < len(self._files) or not all(place.is_linked for place in places.values()):
+                return None
+            known = self._state.known((p.looked.key, p.looked.stat) for p in places.values())
+            if known != [self._files[path].entry.sha256 for path in places]:
+                return None
+            return self._locked.snapshot.id if self._records.are_whole else None
 
     def source(self, path: str) -> Path:
         """Return where the bytes of a file lie."""
         pointer, blob = self._pointer(path), self._blob(self._file(path))
-        return pointer if _is_real_file(pointer) else blob
+        return Path(pointer if _is_real_file(pointer) else blob)
 
     def begin(self) -> None:
         """Mark the artifact incomplete."""
         self._marker.set()
 
-    def publish(self, entry: FileEntry, staged: Path, replace: Replace) -> None:
-        """Put the bytes under their blob's name; `finish` makes the links.
+    def publish(self, files: Sequence[Staged]) -> list[LabsyncError | None]:
+        """Put the bytes under their blobs' names, as `disk.base.Home` says; `finish` makes the links.
 
         A blob that is there with the right bytes is success, as two files may share it. A real file of
         the user's where the link belongs is replaced as `replace` says.
         """
-        file = self._file(entry.path)
-        blob, pointer = self._blob(file), self._pointer(entry.path)
-        with disk_errors(blob):
-            refuse_links(self._cache, blob.relative_to(self._cache).as_posix())
-            refuse_links(self._cache, pointer.relative_to(self._cache).as_posix())
-            in_the_way = _is_real_file(pointer) and not self._holds(pointer, entry)
-            if in_the_way and replace != "aside":
-                raise ConflictError(f"`{pointer}` was changed here", path=str(pointer))
-            make_dirs(blob.parent)
-            self._put_blob(entry, staged, blob, replace)
-            if in_the_way:
-                self._set_aside(pointer)
-                self._point(pointer, blob)
+        ways = Ways(self._cache)
+        answers = self._publisher.publish(files, lambda file: self._aim(file, ways), self._make_way)
+        for index, file in enumerate(files):
+            if file.replace == "aside" and answers[index] is None:
+                answers[index] = self._clear(file.entry)
+        return answers
 
     def finish(self, snapshot: Snapshot) -> None:
         """Make the links, the listing and the ref; nothing is written where nothing is new.
@@ -151,8 +168,9 @@ class HfCacheHome:
         ConflictError when the ref names another commit that labsync did not write: it is not moved.
         """
         with disk_errors(self._repo):
-            missing = [path for path in self._files if not self._link(path)]
-            if missing:
+            is_whole = self._link_all()
+            self._publisher.settle()
+            if not is_whole:
                 return
             self._record(snapshot)
         refuse_links(self._cache, f"{self._repo.name}/refs/here")
@@ -167,117 +185,149 @@ class HfCacheHome:
             raise RefusedError(f"`{path}` is not in the lock of `{self._artifact.name}`", path=path)
         return self._files[path]
 
-    def _blob(self, file: LockedFile) -> Path:
-        return safe_join(self._repo / "blobs", file.entry.sha256 if file.lfs else file.oid)
+    def _blob(self, file: LockedFile) -> str:
+        return _joined(f"{self._repo}/blobs", _blob_name(file))
 
-    def _pointer(self, path: str) -> Path:
-        return safe_join(self.path, path)
+    def _pointer(self, path: str) -> str:
+        return _joined(f"{self._repo}/snapshots/{self._locked.revision}", path)
 
-    def _known(self, looked: Mapping[str, Looked]) -> Mapping[str, Seen]:
-        known = dict(self._state.known_under(self._key(self._repo)))
-        for item in looked.values():  # what lies in the shared store
-            if item.key not in known and (seen := self._state.seen(item.key)):
-                known[item.key] = seen
-        return known
+    def _look_all(self) -> dict[str, _Bytes]:
+        """Return where the bytes are of every file that has any."""
+        return {path: place for path, file in self._files.items() if (place := self._look(file))}
 
-    def _look(self, file: LockedFile) -> Looked | None:
+    def _look(self, file: LockedFile) -> _Bytes | None:
         """Return where the file's bytes are: the user's own file, or the blob, which may be a link."""
-        pointer = self._pointer(file.entry.path)
-        place = pointer if _is_real_file(pointer) else _followed(self._blob(file))
-        found = lstat(place)
-        if found is None or not stat.S_ISREG(found.st_mode):
+        pointer, blob = self._pointer(file.entry.path), self._blob(file)
+        here = lstat(pointer)
+        if here is not None and stat.S_ISREG(here.st_mode):
+            return _Bytes(Looked(pointer, self._key(Path(pointer)), Stat.of(here)), is_linked=True)
+        key, there = f"{self._blobs_key}/{_blob_name(file)}", lstat(blob)
+        if there is not None and stat.S_ISLNK(there.st_mode):
+            blob = os.path.realpath(blob)
+            key, there = self._key(Path(blob)), lstat(blob)
+        if there is None or not stat.S_ISREG(there.st_mode):
             return None
-        return Looked(str(place), self._key(place), found)
+        is_linked = here is not None and stat.S_ISLNK(here.st_mode) and _leads(pointer, _link(file), blob)
+        return _Bytes(Looked(blob, key, Stat.of(there)), is_linked)
+
+    def _digests(self, looked: Mapping[str, Looked], *, rehash: bool) -> dict[str, Digested]:
+        asked = [] if rehash else [(item.key, item.stat) for item in looked.values()]
+        known = dict(zip(looked, self._state.known(asked), strict=False))
+        digests = {path: Digested(sha256, looked[path].stat) for path, sha256 in known.items() if sha256}
+        unknown = [path for path in looked if path not in digests]
+        read = zip(unknown, hash_all([looked[path] for path in unknown], self._state), strict=True)
+        return {**digests, **{path: digest for path, digest in read if digest is not None}}
 
     def _found(self, file: LockedFile, digest: Digested, looked: Looked) -> Found:
         wanted = file.entry
         if digest.sha256 == wanted.sha256:
             return Found(wanted, "recorded")
-        entry = FileEntry(wanted.path, digest.sha256, digest.stat.st_size, wanted.executable)
-        if looked.path == str(self._pointer(wanted.path)):
-            return Found(entry, judge(digest, self._state.publication(looked.key)))
+        entry = FileEntry(wanted.path, digest.sha256, digest.stat.size, wanted.executable)
+        if looked.path == self._pointer(wanted.path):
+            published = self._state.publications([looked.key]).get(looked.key)
+            return Found(entry, judge(digest, published))
         return Found(entry, "damaged")
 
-    def _holds(self, place: Path, entry: FileEntry) -> bool:
+    def _holds(self, place: str, entry: FileEntry) -> bool:
         """Say whether the file has the entry's bytes."""
-        real = _followed(place)
+        real = os.path.realpath(place) if os.path.islink(place) else place
         found = lstat(real)
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
             return False
-        looked = Looked(str(real), self._key(real), found)
-        seen = self._state.seen(looked.key)
-        digest = digests({"": looked}, {looked.key: seen} if seen else {}, self._state).get("")
+        looked = Looked(real, self._key(Path(real)), Stat.of(found))
+        digest = self._digests({"": looked}, rehash=False).get("")
         return digest is not None and digest.sha256 == entry.sha256
 
-    def _put_blob(self, entry: FileEntry, staged: Path, blob: Path, replace: Replace) -> None:
-        if self._holds(blob, entry):
-            staged.unlink()
-            return
-        staged.chmod(0o644)
-        since, before = time.time_ns(), staged.stat()
-        if blob.is_symlink():
-            # A link of the shared store, dangling or to wrong bytes: it holds nothing that could be lost.
-            rename(staged, blob)
-        else:
-            put(staged, blob, replace, is_recorded=lambda: False, aside=lambda: self._set_aside(blob))
-        remember_placed(self._state, Looked(str(blob), self._key(blob), before), entry.sha256, since)
+    def _is_changed(self, pointer: str, entry: FileEntry) -> bool:
+        """Say whether a file of the user's with other bytes is where the link belongs."""
+        return _is_real_file(pointer) and not self._holds(pointer, entry)
 
-    def _set_aside(self, path: Path) -> None:
-        set_aside(path, self._state_dir, f"huggingface/{path.relative_to(self._cache).as_posix()}")
+    def _aim(self, staged: Staged, ways: Ways) -> Target:
+        entry, file = staged.entry, self._file(staged.entry.path)
+        blob, pointer = self._blob(file), self._pointer(entry.path)
+        ways.open(f"{self._repo.name}/blobs/{_blob_name(file)}")
+        ways.check(f"{self._repo.name}/snapshots/{self._locked.revision}/{entry.path}")
+        if staged.replace != "aside" and self._is_changed(pointer, entry):
+            raise ConflictError(f"`{pointer}` was changed here", path=pointer)
+        return Target(blob, f"{self._blobs_key}/{_blob_name(file)}", PLAIN)
+
+    def _make_way(self, staged: Staged, target: Target) -> bool:
+        blob = Path(target.path)
+        if self._holds(target.path, staged.entry):
+            return False
+        # A link of the shared store, dangling or to wrong bytes, holds nothing that could be lost.
+        if not blob.is_symlink():
+            make_way(
+                blob, staged.replace, is_recorded=lambda: False, aside=lambda: self._set_aside(target.path)
+            )
+        return True
+
+    def _clear(self, entry: FileEntry) -> LabsyncError | None:
+        """Set a file of the user's aside that is where a link belongs; return what went wrong."""
+        pointer = self._pointer(entry.path)
+        try:
+            if self._is_changed(pointer, entry):
+                self._set_aside(pointer)
+                self._point(self._files[entry.path], self.stage)
+                fsync_dir(os.path.dirname(pointer))
+        except OSError as error:
+            return disk_error(error, pointer)
+        except LabsyncError as error:
+            return error
+        return None
+
+    def _set_aside(self, path: str) -> None:
+        kept = Path(path).relative_to(self._cache).as_posix()
+        set_aside(Path(path), self._state_dir, f"huggingface/{kept}")
 
     def _key(self, path: Path) -> str:
         return path_key(path, self._state_dir.parent)
 
     # Links.
 
-    def _is_linked(self, found: Mapping[str, Digested]) -> bool:
-        links = all(self._is_pointer_right(path) for path in found)
-        return links and self._records.are_whole
+    def _link_all(self) -> bool:
+        """Make the links that are missing or wrong, durably; False when a file has no bytes."""
+        ways, folders = Ways(self._cache), set[str]()
+        is_whole, stage = True, None
+        for path, file in self._files.items():
+            place = self._look(file)
+            if place is None:
+                is_whole = False
+            elif not place.is_linked:
+                pointer = Path(self._pointer(path))
+                ways.open(pointer.relative_to(self._cache).as_posix())
+                if pointer.is_symlink() and not pointer.resolve().is_relative_to(self._cache.resolve()):
+                    refuse_in_the_way(pointer)
+                stage = stage or self.stage
+                self._point(file, stage)
+                folders.add(str(pointer.parent))
+        for folder in folders:
+            fsync_dir(folder)
+        return is_whole
 
-    def _is_pointer_right(self, path: str) -> bool:
-        pointer, blob = self._pointer(path), self._blob(self._file(path))
-        if _is_real_file(pointer):
-            return True
-        if not pointer.is_symlink() or not blob.is_file():
-            return False
-        usual = os.path.relpath(blob, pointer.parent)
-        return str(pointer.readlink()) == usual or pointer.resolve() == blob.resolve()
-
-    def _link(self, path: str) -> bool:
-        """Make the file's link where it is missing or wrong; False when its bytes are not there."""
-        if self._is_pointer_right(path):
-            return True
-        blob, pointer = self._blob(self._file(path)), self._pointer(path)
-        if not blob.is_file():
-            return False
-        refuse_links(self._cache, pointer.relative_to(self._cache).as_posix())
-        make_dirs(pointer.parent)
-        if pointer.is_symlink() and not pointer.resolve().is_relative_to(self._cache.resolve()):
-            refuse_in_the_way(pointer)
-        self._point(pointer, blob)
-        return True
-
-    def _point(self, pointer: Path, blob: Path) -> None:
-        staged = self.stage / f"{secrets.token_hex(8)}.link"
-        staged.symlink_to(os.path.relpath(blob, pointer.parent))
+    def _point(self, file: LockedFile, stage: Path) -> None:
+        """Make the file's link; its name is not durable yet."""
+        pointer = self._pointer(file.entry.path)
+        staged = stage / f"{secrets.token_hex(8)}.link"
+        staged.symlink_to(_link(file))
         try:
             staged.replace(pointer)
         except IsADirectoryError as error:
-            raise ConflictError(f"`{pointer}` is a folder where a file must go", path=str(pointer)) from error
+            raise ConflictError(f"`{pointer}` is a folder where a file must go", path=pointer) from error
         finally:
             staged.unlink(missing_ok=True)
-        fsync_dir(pointer.parent)
 
     def _record(self, snapshot: Snapshot) -> None:
         """Take note of real files with the right bytes, so that damage to them is known as such."""
         for entry in snapshot:
             pointer = self._pointer(entry.path)
-            if not _is_real_file(pointer):
+            found = lstat(pointer)
+            if found is None or not stat.S_ISREG(found.st_mode):
                 continue
-            key, found = self._key(pointer), pointer.lstat()
-            published = self._state.publication(key)
-            if (published is None or not published.is_untouched(found)) and self._holds(pointer, entry):
-                self._state.record(key, found, entry.sha256)
+            key, here = self._key(Path(pointer)), Stat.of(found)
+            published = self._state.publications([key]).get(key)
+            if (published is None or not published.is_untouched(here)) and self._holds(pointer, entry):
+                self._state.record_all([(key, here, entry.sha256)])
 
 
 def _folder_name(origin: str) -> str:
@@ -287,10 +337,25 @@ def _folder_name(origin: str) -> str:
     return "--".join([kind, *parts])
 
 
-def _followed(path: Path) -> Path:
-    return path.resolve() if path.is_symlink() else path
+def _blob_name(file: LockedFile) -> str:
+    return file.entry.sha256 if file.lfs else file.oid
 
 
-def _is_real_file(path: Path) -> bool:
+def _link(file: LockedFile) -> str:
+    """Return what the file's link says: the way from its folder below `snapshots/<commit>/` to the blob."""
+    return f"{'../' * (2 + file.entry.path.count('/'))}blobs/{_blob_name(file)}"
+
+
+def _leads(pointer: str, usual: str, blob: str) -> bool:
+    return os.readlink(pointer) == usual or os.path.realpath(pointer) == os.path.realpath(blob)
+
+
+def _joined(folder: str, relative: str) -> str:
+    if problem := path_problem(relative):
+        raise RefusedError(f"the path `{escape(relative)}` {problem}", path=escape(relative))
+    return f"{folder}/{relative}"
+
+
+def _is_real_file(path: str) -> bool:
     found = lstat(path)
     return found is not None and stat.S_ISREG(found.st_mode)

@@ -22,23 +22,51 @@ if TYPE_CHECKING:
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-def put(
-    staged: Path,
-    target: Path,
-    replace: Replace,
-    *,
-    is_recorded: Callable[[], bool],
-    aside: Callable[[], object],
+class Ways:
+    """The folders on the way to the files of one call, looked at and made once each.
+
+    `root` may be a link, it is the user's own choice; nothing below may.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._checked: set[str] = set()
+        self._made: set[str] = set()
+
+    def check(self, path: str) -> bool:
+        """Say whether the folders on the way to the relative `path` are known to be there.
+
+        Raises RefusedError for a link among them, ConflictError for a file.
+        """
+        folder = path.rpartition("/")[0]
+        if folder in self._checked:
+            return folder in self._made
+        if not self._checked and self._root.exists() and not self._root.is_dir():
+            where = str(self._root)
+            raise ConflictError(
+                f"`{where}` is a file where a folder must go", path=where, hint="move it away"
+            )
+        if atomic.refuse_links(self._root, path) and folder:
+            self._made.add(folder)
+        self._checked.add(folder)
+        return folder in self._made
+
+    def open(self, path: str) -> None:
+        """Check the way to the relative `path`, and make its folder where it is missing."""
+        if not self.check(path):
+            folder = path.rpartition("/")[0]
+            atomic.make_dirs(self._root / folder)
+            self._made.add(folder)
+
+
+def make_way(
+    target: Path, replace: Replace, *, is_recorded: Callable[[], bool], aside: Callable[[], object]
 ) -> None:
-    """Give fsynced bytes the name `target`; `replace` says what they may take the place of.
+    """Return when what stands at `target` may be renamed over, as `replace` says.
 
     `is_recorded` is asked right before a recorded file is replaced, `aside` keeps any other one first.
-    Where nothing is in the way nothing is ever overwritten. Raises ConflictError and RefusedError as
-    `disk.base.Home.publish` says, OSError for the disk's own.
+    Raises ConflictError and RefusedError as `disk.base.Home.publish` says, OSError for the disk's own.
     """
-    if lstat(target) is None:
-        atomic.place(staged, target)
-        return
     refuse_in_the_way(target)
     if replace == "nothing":
         raise ConflictError(f"`{target}` appeared meanwhile", path=str(target))
@@ -48,7 +76,6 @@ def put(
         )
     if replace == "aside":
         aside()
-    atomic.rename(staged, target)
 
 
 def refuse_in_the_way(target: Path) -> None:
@@ -97,10 +124,10 @@ def _copy(target: Path, kept: Path) -> None:
         raise
 
 
-def lstat(path: Path) -> os.stat_result | None:
+def lstat(path: str | os.PathLike[str]) -> os.stat_result | None:
     """Return the stat of what stands at `path`, links not followed; None for nothing."""
     try:
-        return path.lstat()
+        return os.lstat(path)
     except FileNotFoundError:
         return None
 

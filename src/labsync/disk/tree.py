@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from labsync.atomic import disk_errors, make_dirs, refuse_links
-from labsync.disk.hashing import Looked, digests, hash_file, remember_placed
+from labsync.atomic import disk_errors, make_dirs
+from labsync.disk.hashing import hash_file
+from labsync.disk.known import beside, found_files, identify, unrecorded
 from labsync.disk.marker import Marker
-from labsync.disk.placing import device_of, lstat, nearest, put, refuse_in_the_way, set_aside
-from labsync.disk.walk import Walked, walk
-from labsync.errors import ConflictError, DiskError, RefusedError
-from labsync.names import safe_join
-from labsync.places import Found, FoundState, Inventory
-from labsync.report import Skipped
-from labsync.snapshot import FileEntry
-from labsync.state import path_key
+from labsync.disk.placing import Ways, device_of, lstat, make_way, nearest, set_aside
+from labsync.disk.publishing import EXECUTABLE, PLAIN, Publisher, Target
+from labsync.disk.walk import OneFile, Walk
+from labsync.errors import DiskError, RefusedError
+from labsync.names import escape, path_problem, safe_join
+from labsync.places import Inventory
+from labsync.state import Stat, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-    from labsync.disk.hashing import Digested
+    from labsync.disk.base import Staged
+    from labsync.errors import LabsyncError
     from labsync.manifest.model import Artifact
-    from labsync.places import Replace
-    from labsync.snapshot import Snapshot
-    from labsync.state import Published, Seen, State
+    from labsync.snapshot import FileEntry, Snapshot
+    from labsync.state import Remembered, State
 
-EXECUTABLE = 0o755
-PLAIN = 0o644
 STAGE = ".labsync-stage"
 
 
@@ -46,7 +42,6 @@ class TreeHome:
         self, root: Path, artifact: Artifact, state: State, state_dir: Path, file_name: str = ""
     ) -> None:
         self._path = safe_join(root, artifact.path.rstrip("/"))
-        self._root = root
         self._artifact = artifact
         self._state = state
         self._state_dir = state_dir
@@ -55,6 +50,7 @@ class TreeHome:
             self._file_name = file_name or _last_segment(artifact.origin)
         self._marker = Marker(state_dir, artifact.name)
         self._key = path_key(self._path, root)
+        self._publisher = Publisher(state, on_record=True)
 
     @property
     def path(self) -> Path:
@@ -79,41 +75,31 @@ class TreeHome:
         complete = not self._marker.is_set
         if not self._exists():
             return Inventory({}, complete=complete, exists=False)
-        walked = self._walk()
-        known = {} if rehash else self._known()
-        published = self._published()
-        files = {
-            path: self._found(path, digest, published.get(walked.files[path].key))
-            for path, digest in sorted(digests(walked.files, known, self._state).items())
-        }
-        return Inventory(files, walked.skipped, complete)
+        walk = self._walk()
+        known = iter(()) if rehash else self._remembered()
+        files = found_files(beside(walk, known), self._locate, self._state)
+        return Inventory(files, walk.skipped, complete)
+
+    def identity(self) -> str | None:
+        """Return the id of the snapshot that lies here, as `disk.base.Home` says."""
+        if self._marker.is_set or not self._exists():
+            return None
+        walk = self._walk()
+        found = identify(beside(walk, self._remembered()))
+        return None if walk.skipped or walk.is_refused else found
 
     def source(self, path: str) -> Path:
         """Return where the bytes of a file lie."""
-        return self._target(path)
+        return Path(self._locate(path)[0])
 
     def begin(self) -> None:
         """Mark the artifact incomplete."""
         self._marker.set()
 
-    def publish(self, entry: FileEntry, staged: Path, replace: Replace) -> None:
+    def publish(self, files: Sequence[Staged]) -> list[LabsyncError | None]:
         """Make verified bytes visible, as `disk.base.Home` says; their mode is 0755 or 0644."""
-        target = self._target(entry.path)
-        key = path_key(target, self._root)
-        with disk_errors(target):
-            self._clear_way(entry.path)
-            make_dirs(target.parent)
-            staged.chmod(EXECUTABLE if entry.executable else PLAIN)
-            since, before = time.time_ns(), staged.stat()
-            put(
-                staged,
-                target,
-                replace,
-                is_recorded=lambda: self._is_recorded(target, key),
-                aside=lambda: set_aside(target, self._state_dir, key.lstrip("/")),
-            )
-        self._state.record(key, before, entry.sha256)
-        remember_placed(self._state, Looked(str(target), key, before), entry.sha256, since)
+        ways = Ways(self._path.parent if self._artifact.is_file else self._path)
+        return self._publisher.publish(files, lambda file: self._aim(file.entry, ways), self._make_way)
 
     def finish(self, snapshot: Snapshot) -> None:
         """Record the files that are the snapshot's and take the mark of `begin` away.
@@ -121,70 +107,47 @@ class TreeHome:
         Nothing is written where nothing is new.
         """
         if self._exists():
-            self._record(snapshot)
+            files = beside(self._walk(), self._remembered())
+            self._state.record_all(unrecorded(files, snapshot.by_path, self._locate, self._state))
+        self._publisher.settle()
         self._marker.clear()
 
-    def _record(self, snapshot: Snapshot) -> None:
-        files = self._walk().files
-        published = self._published()
-        unsure = {
-            entry.path: looked
-            for entry in snapshot
-            if (looked := files.get(entry.path)) and not _is_known(entry, looked, published.get(looked.key))
-        }
-        if not unsure:
-            return
-        found = digests(unsure, self._known(), self._state)
-        self._state.record_all(
-            (unsure[path].key, digest.stat, digest.sha256)
-            for path, digest in found.items()
-            if digest.sha256 == snapshot.by_path[path].sha256
-        )
+    def _aim(self, entry: FileEntry, ways: Ways) -> Target:
+        place = self._locate(entry.path)
+        ways.open(self._path.name if self._artifact.is_file else entry.path)
+        return Target(*place, EXECUTABLE if entry.executable else PLAIN)
 
-    def _found(self, path: str, digest: Digested, published: Published | None) -> Found:
-        executable = bool(digest.stat.st_mode & 0o100)
-        entry = FileEntry(path, digest.sha256, digest.stat.st_size, executable)
-        return Found(entry, judge(digest, published))
+    def _make_way(self, file: Staged, target: Target) -> bool:
+        path = Path(target.path)
+        make_way(
+            path,
+            file.replace,
+            is_recorded=lambda: self._is_recorded(path, target.key),
+            aside=lambda: set_aside(path, self._state_dir, target.key.lstrip("/")),
+        )
+        return True
 
     def _is_recorded(self, target: Path, key: str) -> bool:
         """Say whether the file still is as recorded: by its stat, or else by its bytes."""
-        published, found = self._state.publication(key), lstat(target)
+        published, found = self._state.publications([key]).get(key), lstat(target)
         if published is None or found is None:
             return False
-        if published.is_untouched(found):
+        if published.is_untouched(Stat.of(found)):
             return True
         item = hash_file(str(target), key)
         return item is not None and item.sha256 == published.sha256
 
-    def _known(self) -> Mapping[str, Seen]:
-        if not self._artifact.is_file:
-            return self._state.known_under(self._key)
-        seen = self._state.seen(self._key)
-        return {self._key: seen} if seen else {}
-
-    def _published(self) -> Mapping[str, Published]:
-        if not self._artifact.is_file:
-            return self._state.publications_under(self._key)
-        published = self._state.publication(self._key)
-        return {self._key: published} if published else {}
-
-    def _target(self, path: str) -> Path:
-        if not self._artifact.is_file:
-            return safe_join(self._path, path)
-        if path != self._file_name:
-            raise RefusedError(
-                f"`{self._artifact.name}` is the one file `{self._file_name}`, not `{path}`", path=path
-            )
-        return self._path
-
-    def _clear_way(self, path: str) -> None:
+    def _locate(self, path: str) -> tuple[str, str]:
+        """Return the path of a file on the disk and its key in the state."""
         if self._artifact.is_file:
-            return
-        if self._path.exists() and not self._path.is_dir():
-            raise ConflictError(
-                f"`{self._path}` is a file where a folder must go", path=str(self._path), hint="move it away"
-            )
-        refuse_links(self._path, path)
+            if path != self._file_name:
+                raise RefusedError(
+                    f"`{self._artifact.name}` is the one file `{self._file_name}`, not `{path}`", path=path
+                )
+            return str(self._path), self._key
+        if problem := path_problem(path):
+            raise RefusedError(f"the path `{escape(path)}` {problem}", path=escape(path))
+        return f"{self._path}/{path}", f"{self._key}/{path}"
 
     def _exists(self) -> bool:
         with disk_errors(self._path):
@@ -202,31 +165,15 @@ class TreeHome:
                 return False
             return True
 
-    def _walk(self) -> Walked:
-        if not self._artifact.is_file:
-            return walk(self._path, self._key, self._artifact.filter)
-        with disk_errors(self._path):
-            found = lstat(self._path)
-        if found is None:
-            return Walked({}, ())
-        try:
-            refuse_in_the_way(self._path)
-        except RefusedError:
-            return Walked({}, (Skipped(self._file_name, "is a link"),))
-        return Walked({self._file_name: Looked(os.fspath(self._path), self._key, found)}, ())
+    def _walk(self) -> Walk | OneFile:
+        if self._artifact.is_file:
+            return OneFile(self._path, self._file_name)
+        return Walk(self._path, self._artifact.filter)
 
-
-def judge(digest: Digested, published: Published | None) -> FoundState:
-    """Say what a file is against its record, as `places.Found` defines the words."""
-    if published is None:
-        return "changed"
-    if digest.sha256 == published.sha256:
-        return "recorded"
-    return "damaged" if published.is_untouched(digest.stat) else "changed"
-
-
-def _is_known(entry: FileEntry, looked: Looked, published: Published | None) -> bool:
-    return published is not None and published.sha256 == entry.sha256 and published.is_untouched(looked.stat)
+    def _remembered(self) -> Iterator[Remembered]:
+        if self._artifact.is_file:
+            return self._state.remembered_file(self._key, self._file_name)
+        return self._state.remembered(self._key)
 
 
 def _last_segment(origin: str) -> str:

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from labsync.atomic import disk_errors, write_bytes
-from labsync.digest import BLOCK, sha256_bytes
+from labsync.digest import BLOCK, sha256_stream
 from labsync.errors import InvalidError
 from labsync.lock.text import parse_lock, render_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from labsync.lock.model import Lock
 
 _LISTING = re.compile(r"([0-9a-f]{64})\.jsonl\.zst")
-_LEVEL = 9
-
-
-class BinaryReader(Protocol):
-    """Something with bytes to read."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, none at the end."""
+_LEVEL = 1  # most of the text are digests: higher levels take ten times as long and save nothing
 
 
 def read_lock(path: Path, *, salvage: bool = False) -> Lock | None:
-    """Return the lock at `path` with all its listings checked, None when there is none.
+    """Return the lock at `path`, None when there is none.
 
-    With `salvage` an artifact whose listing is missing or damaged is `unresolved`, as `labsync lock`
-    needs it. Raises InvalidError (3) for whatever is not a lock, DiskError when it cannot be read.
+    Its listings are read and checked when somebody asks for their files. With `salvage` they are read
+    now, and an artifact whose listing is missing or damaged is `unresolved`, as `labsync lock` needs it.
+    Raises InvalidError (3) for whatever is not a lock, DiskError when it cannot be read.
     """
     text = _read_text(path)
     if text is None:
         return None
-    try:
-        return parse_lock(text, path.name, _Listings(path).read, salvage=salvage)
-    except InvalidError:
-        if _read_text(path) == text:
+
+    def listing(digest: str, limit: int) -> Iterator[bytes]:
+        try:
+            yield from _Listings(path).read(digest, limit)
+        except InvalidError as error:
+            if _read_text(path) != text:
+                raise InvalidError(
+                    f"the lock `{path.name}` was written anew meanwhile", hint="run the same command again"
+                ) from error
             raise
-    # another labsync wrote a new lock, and took the old one's listings away, while we read
-    return read_lock(path, salvage=salvage)
+
+    return parse_lock(text, path.name, listing, salvage=salvage)
 
 
 def write_lock(path: Path, lock: Lock) -> bool:
@@ -76,22 +76,14 @@ def _read_text(path: Path) -> str | None:
         ) from error
 
 
-def _read_up_to(file: BinaryReader, limit: int) -> bytes:
-    blocks, left = [], limit
-    while left and (block := file.read(min(left, BLOCK))):
-        blocks.append(block)
-        left -= len(block)
-    return b"".join(blocks)
-
-
 class _Listings:
     """The folder `X.lock.d`; a listing's name is the digest of what it holds before compression."""
 
     def __init__(self, lock_path: Path) -> None:
         self._folder = lock_path.with_name(f"{lock_path.name}.d")
 
-    def read(self, digest: str, limit: int) -> bytes:
-        """Return at most `limit` decompressed bytes; their digest is checked by who asked."""
+    def read(self, digest: str, limit: int) -> Iterator[bytes]:
+        """Yield at most `limit` decompressed bytes; their digest is checked by who asked."""
         import zstandard
 
         path = self._path(digest)
@@ -99,7 +91,10 @@ class _Listings:
             raise self._damaged(path, "is missing")
         try:
             with disk_errors(path), path.open("rb") as file:
-                return _read_up_to(zstandard.ZstdDecompressor().stream_reader(file), limit)
+                reader = zstandard.ZstdDecompressor().stream_reader(file)
+                while limit and (block := reader.read(min(limit, BLOCK))):
+                    limit -= len(block)
+                    yield block
         except zstandard.ZstdError as error:
             raise self._damaged(path, "is not a zstd file") from error
 
@@ -127,7 +122,7 @@ class _Listings:
 
     def _is_whole(self, digest: str, size: int) -> bool:
         try:
-            return sha256_bytes(self.read(digest, size + 1)) == digest
+            return sha256_stream(self.read(digest, size + 1))[0] == digest
         except InvalidError:
             return False
 

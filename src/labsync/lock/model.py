@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 from labsync.digest import sha256_bytes
 from labsync.snapshot import FileEntry, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from labsync.manifest.model import Artifact, Manifest
     from labsync.names import ArtifactName
@@ -38,6 +39,64 @@ class Unresolved:
     hint: str
 
 
+class Listing(Sequence[LockedFile]):
+    """The files of a large artifact, which lie beside the lock and are read when one is asked for.
+
+    What the lock's own line says is known without reading: how many they are, their `size` in bytes,
+    and their snapshot's id. Reading checks all three, and raises InvalidError (3) where something is
+    missing or damaged.
+    """
+
+    def __init__(
+        self,
+        snapshot_id: str,
+        count: int,
+        size: int,
+        read: Callable[[], tuple[tuple[LockedFile, ...], Snapshot]],
+    ) -> None:
+        self.snapshot_id = snapshot_id
+        self.size = size
+        self._count = count
+        self._read = read
+
+    @cached_property
+    def _content(self) -> tuple[tuple[LockedFile, ...], Snapshot]:
+        return self._read()
+
+    @property
+    def files(self) -> tuple[LockedFile, ...]:
+        """The files, read now or before."""
+        return self._content[0]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot of the files, read now or before."""
+        return self._content[1]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[LockedFile]:
+        return iter(self.files)
+
+    @overload
+    def __getitem__(self, at: int) -> LockedFile: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[LockedFile, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> LockedFile | tuple[LockedFile, ...]:
+        return self.files[at]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Listing | tuple) or len(self) != len(other):
+            return False
+        return self.files == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self.files)
+
+
 @dataclass(frozen=True)
 class LockedArtifact:
     """What one artifact is exactly.
@@ -45,21 +104,36 @@ class LockedArtifact:
     `inputs` is the digest of the manifest's keys that decided it, `origin` the origin as written.
     `files` are sorted by UTF-8 path; `skipped` are (path, reason) of what is not carried; `filtered`
     says that include or exclude left something out. A made artifact has its name only.
+
+    Of a large artifact `files` is a `Listing`: `snapshot_id`, `size` and the number of files are known
+    without reading it, everything else reads it.
     """
 
     name: ArtifactName
     inputs: str = ""
     origin: str = ""
     revision: str = ""
-    files: tuple[LockedFile, ...] = ()
+    files: Sequence[LockedFile] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     filtered: bool = False
     made: bool = False
     unresolved: Unresolved | None = None
 
+    @property
+    def snapshot_id(self) -> str:
+        """The id of `snapshot`."""
+        return self.files.snapshot_id if isinstance(self.files, Listing) else self.snapshot.id
+
+    @property
+    def size(self) -> int:
+        """The total size of the files in bytes."""
+        return self.files.size if isinstance(self.files, Listing) else self.snapshot.size
+
     @cached_property
     def snapshot(self) -> Snapshot:
         """The snapshot of the files; raises RefusedError (12) for a refused name."""
+        if isinstance(self.files, Listing):
+            return self.files.snapshot
         return Snapshot.of(file.entry for file in self.files)
 
     @cached_property
@@ -78,6 +152,12 @@ class Lock:
     def of(cls, artifacts: Iterable[LockedArtifact]) -> Lock:
         """Return the lock of these artifacts."""
         return cls({artifact.name: artifact for artifact in artifacts})
+
+    def read_listings(self) -> None:
+        """Read what lies beside the lock now; raises InvalidError (3) for the first that is damaged."""
+        for artifact in self.artifacts.values():
+            if isinstance(artifact.files, Listing):
+                _ = artifact.files.files
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,28 @@ class Line:
         return Fields(value, self)
 
 
-def lines_of(text: str, file: str) -> Iterator[Line]:
-    """Return the text's lines, at least one; raises InvalidError for a text that was cut."""
-    *lines, rest = text.split("\n")
-    if rest or not lines:
-        raise Line("", file, len(lines) + 1).error("does not end in a line feed: the file was cut")
-    return (Line(line, file, number) for number, line in enumerate(lines, start=1))
+class Lines:
+    """The lines of a text, at least one, taken from the top; raises InvalidError for a text that was cut."""
+
+    def __init__(self, text: str, file: str) -> None:
+        *self._lines, rest = text.split("\n")
+        self._file = file
+        self._taken = 0
+        if rest or not self._lines:
+            raise Line("", file, len(self._lines) + 1).error("does not end in a line feed: the file was cut")
+
+    def __iter__(self) -> Iterator[Line]:
+        while self._taken < len(self._lines):
+            self._taken += 1
+            yield Line(self._lines[self._taken - 1], self._file, self._taken)
+
+    def take(self, count: int) -> tuple[int, str] | None:
+        """Return the number of the next line and the text of so many lines, None when fewer are left."""
+        start, end = self._taken, self._taken + count
+        if end > len(self._lines):
+            return None
+        self._taken = end
+        return start + 1, "".join(f"{line}\n" for line in self._lines[start:end])
 
 
 def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
-from labsync.digest import sha256_bytes
+from labsync.digest import sha256_bytes, sha256_stream
 from labsync.errors import ExitCode, InvalidError, LabsyncError
-from labsync.lock.model import Lock, LockedArtifact, LockedFile, Unresolved
-from labsync.lock.records import Fields, Line, lines_of
-from labsync.names import MAX_KEY, escape
+from labsync.lock.listing import file_lines, read_files, read_listing
+from labsync.lock.model import Listing, Lock, LockedArtifact, LockedFile, Unresolved
+from labsync.lock.records import Lines
+from labsync.names import MAX_KEY
 from labsync.secrets import redact
+from labsync.snapshot import Snapshot, no_collections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from labsync.lock.records import Fields, Line
 
     JsonValue: TypeAlias = str | int | bool | list[list[str]] | dict[str, str | int]
 
@@ -33,9 +39,9 @@ class LockText:
     text: str
     listings: Mapping[str, bytes] = field(default_factory=dict)
 
-    def listing(self, digest: str, limit: int) -> bytes:  # noqa: ARG002  the form `parse_lock` asks for
-        """Return the listing of this digest."""
-        return self.listings[digest]
+    def listing(self, digest: str, limit: int) -> list[bytes]:  # noqa: ARG002  the form `parse_lock` asks for
+        """Return the listing of this digest, in blocks."""
+        return [self.listings[digest]]
 
 
 def render_lock(lock: Lock) -> LockText:
@@ -45,7 +51,7 @@ def render_lock(lock: Lock) -> LockText:
     for name in sorted(lock.artifacts):
         locked = lock.artifacts[name]
         header = _header(locked)
-        files = "" if locked.made or locked.unresolved else "".join(map(_file_line, _sorted(locked)))
+        files = "" if locked.made or locked.unresolved else file_lines(locked.files)
         if len(locked.files) >= LISTING_FROM:
             data = files.encode()
             header["listing"], files = sha256_bytes(data), ""
@@ -67,7 +73,8 @@ def _header(locked: LockedArtifact) -> dict[str, JsonValue]:
         why = locked.unresolved
         message, hint = redact(why.message), redact(why.hint)
         return {**fields, "unresolved": {"code": why.code, "message": message, "hint": hint}}
-    fields |= {"revision": locked.revision, "snapshot": locked.snapshot.id, "files": len(locked.files)}
+    fields |= {"revision": locked.revision, "snapshot": locked.snapshot_id}
+    fields |= {"files": len(locked.files), "bytes": locked.size}
     if locked.filtered:
         fields["filtered"] = True
     if locked.skipped:
@@ -75,39 +82,28 @@ def _header(locked: LockedArtifact) -> dict[str, JsonValue]:
     return fields
 
 
-def _sorted(locked: LockedArtifact) -> list[LockedFile]:
-    return sorted(locked.files, key=lambda file: file.entry.path.encode())
-
-
-def _file_line(file: LockedFile) -> str:
-    line = file.entry.canonical()
-    extra: dict[str, JsonValue] = {}
-    if file.oid:
-        extra["oid"] = file.oid
-    if file.lfs:
-        extra["lfs"] = True
-    if file.xet:
-        extra["xet"] = file.xet
-    return f"{line[:-1]},{_json(extra)[1:]}" if extra else f"{line}\n"
-
-
-def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes], *, salvage: bool = False) -> Lock:
+def parse_lock(
+    text: str, file: str, listing: Callable[[str, int], Iterable[bytes]], *, salvage: bool = False
+) -> Lock:
     """Return the lock that a text describes; `file` is its name for messages.
 
-    `listing` returns the listing of a digest, decompressed to at most the given number of bytes; it
-    is checked here, and with `salvage` an artifact whose listing is wrong is unresolved. Raises
-    InvalidError (3) with `file:line` for a newer version, an unknown key, a wrong type or digest, a
-    snapshot that its files do not have, lines out of order, a cut file.
+    `listing` returns the listing of a digest, decompressed to at most the given number of bytes, in
+    blocks. It is asked, and what it returns is checked, when the files of its artifact are first used;
+    with `salvage` now, and an artifact whose listing is wrong is unresolved. Raises InvalidError (3)
+    with `file:line` for a newer version, an unknown key, a wrong type or digest, a snapshot that its
+    files do not have, lines out of order, a cut file.
     """
-    lines = lines_of(text, file)
-    header = next(lines).fields()
+    lines = Lines(text, file)
+    header = next(iter(lines)).fields()
     if (version := header.count("version")) != VERSION:
         raise header.line.newer() if version > VERSION else header.line.error("`version` must be 1")
     header.end()
     artifacts: dict[str, LockedArtifact] = {}
     last = ""
     for line in lines:
-        locked = _artifact(line, lines, listing, salvage=salvage)
+        locked = _artifact(line, lines, listing)
+        if salvage:
+            locked = _salvaged(locked)
         if locked.name <= last:
             raise line.error(f"`{locked.name}` is out of order or there twice")
         artifacts[locked.name] = locked
@@ -115,9 +111,7 @@ def parse_lock(text: str, file: str, listing: Callable[[str, int], bytes], *, sa
     return Lock.of(artifacts.values())
 
 
-def _artifact(
-    line: Line, lines: Iterator[Line], listing: Callable[[str, int], bytes], *, salvage: bool
-) -> LockedArtifact:
+def _artifact(line: Line, lines: Lines, listing: Callable[[str, int], Iterable[bytes]]) -> LockedArtifact:
     fields = line.fields()
     name = fields.artifact("artifact")
     if fields.flag("made"):
@@ -127,33 +121,28 @@ def _artifact(
     if unresolved := fields.inner("unresolved"):
         fields.end()
         return LockedArtifact(name, inputs, origin, unresolved=_unresolved(unresolved))
-    revision, snapshot, count = fields.text("revision"), fields.sha256("snapshot"), fields.count("files")
+    revision = fields.text("revision")
+    promise = _Promise(line, fields.sha256("snapshot"), fields.count("files"), fields.count("bytes"))
     filtered, skipped = fields.flag("filtered"), fields.pairs("skipped")
     digest = fields.sha256("listing", optional=True)
     fields.end()
-    if bool(digest) != (count >= LISTING_FROM):
+    if bool(digest) != (promise.count >= LISTING_FROM):
         raise line.error(f"`listing` stands exactly where `files` is {LISTING_FROM} or more")
     bare = LockedArtifact(name, inputs, origin, revision, (), skipped, filtered)
     if not digest:
-        return _checked(line, replace(bare, files=tuple(_files(line, lines, count))), snapshot)
+        return replace(bare, files=_inline(promise, lines))
+    read = partial(_beside, promise, digest, listing)
+    return replace(bare, files=Listing(promise.snapshot, promise.count, promise.size, read))
+
+
+def _salvaged(locked: LockedArtifact) -> LockedArtifact:
+    """Return the artifact with its listing read, or unresolved where that is wrong."""
     try:
-        return _checked(line, replace(bare, files=_listing(line, digest, count, listing)), snapshot)
+        Lock.of([locked]).read_listings()
     except InvalidError as error:
-        if not salvage:
-            raise
         why = Unresolved(int(error.exit_code), error.what, error.hint)
-        return LockedArtifact(name, inputs, origin, unresolved=why)
-
-
-def _listing(
-    line: Line, digest: str, count: int, listing: Callable[[str, int], bytes]
-) -> tuple[LockedFile, ...]:
-    """Return the files of a listing beside the lock."""
-    lines = _listed(line, digest, count, listing)
-    files = tuple(_files(line, lines, count))
-    if next(lines, None) is not None:
-        raise line.error(f"its listing holds more than {count} files")
-    return files
+        return LockedArtifact(locked.name, locked.inputs, locked.origin, unresolved=why)
+    return locked
 
 
 def _unresolved(fields: Fields) -> Unresolved:
@@ -164,49 +153,60 @@ def _unresolved(fields: Fields) -> Unresolved:
     return why
 
 
-def _listed(line: Line, digest: str, count: int, listing: Callable[[str, int], bytes]) -> Iterator[Line]:
-    data = listing(digest, count * _MAX_FILE_LINE)
-    name = f"{line.file}.d/{digest}.jsonl.zst"
-    if sha256_bytes(data) != digest:
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What an artifact's line says of its files."""
+
+    line: Line
+    snapshot: str
+    count: int
+    size: int
+
+    def kept_by(self, files: tuple[LockedFile, ...]) -> Snapshot:
+        """Return the snapshot of the files; raises InvalidError where they are not as promised."""
+        if len(files) > self.count:
+            raise self.line.error(f"its listing holds more than {self.count} files")
+        if len(files) < self.count:
+            raise self.too_few()
+        try:
+            snapshot = Snapshot.of(file.entry for file in files)
+        except LabsyncError as error:
+            raise self.line.error(error.what) from error
+        if snapshot.id != self.snapshot:
+            raise self.line.error("its files do not make the snapshot that it names")
+        if snapshot.size != self.size:
+            raise self.line.error(f"`bytes` says {self.size}, and its files have {snapshot.size}")
+        return snapshot
+
+    def too_few(self) -> InvalidError:
+        """Return the error that files are missing."""
+        return self.line.error(f"`files` says {self.count}, but fewer file lines follow: the file was cut")
+
+
+def _inline(promise: _Promise, lines: Lines) -> tuple[LockedFile, ...]:
+    taken = lines.take(promise.count)
+    if taken is None:
+        raise promise.too_few()
+    number, text = taken
+    files = tuple(chain.from_iterable(read_files([text], promise.line.file, number)))
+    promise.kept_by(files)
+    return files
+
+
+def _beside(
+    promise: _Promise, digest: str, listing: Callable[[str, int], Iterable[bytes]]
+) -> tuple[tuple[LockedFile, ...], Snapshot]:
+    """Return the files of the listing beside the lock, and their snapshot; it is hashed before it is read."""
+    file = f"{promise.line.file}.d/{digest}.jsonl.zst"
+    limit = promise.count * _MAX_FILE_LINE
+    if sha256_stream(listing(digest, limit))[0] != digest:
         raise InvalidError(
-            f"the listing `{name}` is damaged",
-            issues=(f"{line.file}:{line.number}: `{name}` does not have the digest in its name",),
+            f"the listing `{file}` is damaged",
+            issues=(
+                f"{promise.line.file}:{promise.line.number}: `{file}` does not have the digest in its name",
+            ),
             hint="`git checkout` it, or `labsync lock` writes it anew",
         )
-    try:
-        return lines_of(data.decode(), name)
-    except UnicodeDecodeError as error:
-        raise line.error(f"`{name}` is not UTF-8 text") from error
-
-
-def _files(header: Line, lines: Iterator[Line], count: int) -> Iterator[LockedFile]:
-    last = b""
-    for _ in range(count):
-        line = next(lines, None)
-        if line is None:
-            raise header.error(f"`files` says {count}, but fewer file lines follow: the file was cut")
-        locked = _file(line.fields())
-        path = locked.entry.path.encode()
-        if path <= last:
-            raise line.error(f"`{escape(locked.entry.path)}` is out of order or there twice")
-        last = path
-        yield locked
-
-
-def _file(fields: Fields) -> LockedFile:
-    entry = fields.entry()
-    locked = LockedFile(
-        entry, fields.text("oid", optional=True), fields.flag("lfs"), fields.text("xet", optional=True)
-    )
-    fields.end()
-    return locked
-
-
-def _checked(line: Line, locked: LockedArtifact, snapshot: str) -> LockedArtifact:
-    try:
-        actual = locked.snapshot.id
-    except LabsyncError as error:
-        raise line.error(error.what) from error
-    if actual != snapshot:
-        raise line.error("its files do not make the snapshot that it names")
-    return locked
+    with no_collections():
+        files = read_listing(listing(digest, limit), file, promise.count)
+        return files, promise.kept_by(files)

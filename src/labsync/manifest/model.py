@@ -84,6 +84,11 @@ class Artifact:
         return ArtifactName(f"{self.kind}/{self.short_name}")
 
     @property
+    def is_packed(self) -> bool:
+        """Say whether the mirror keeps its small files in tar shards; of a library it always does."""
+        return self.layout == "packed" or self.kind == "libraries"
+
+    @property
     def is_made(self) -> bool:
         """Say whether the artifact is made here instead of coming from an origin."""
         return not self.origin

@@ -12,22 +12,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from labsync.errors import ConflictError
-from labsync.places import Advance, Reader, Ref
+from labsync.places import Advance, Content, Reader, Ref, UploadJournal
 from labsync.snapshot import ABBREVIATION, FileEntry, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from labsync.names import ArtifactName
     from labsync.report import MirrorRequests
 
 __all__ = [
-    "Advance", "Head", "HeadMovedError", "HeadName", "Index", "Located", "Mirror", "Reader", "Ref",
+    "Advance", "Content", "Head", "HeadMovedError", "HeadName", "Index", "Located", "Mirror", "Reader",
+    "Ref", "UploadJournal",
 ]  # fmt: skip
 
 HEADS = ".labsync/heads/"
@@ -87,7 +88,8 @@ class Index:
     """Where every file of one snapshot lies; written once, named by the digest of its stored bytes.
 
     `parent` is the id of the index it follows, empty for the first; `time` (UTC, RFC 3339) and
-    `host` say when and where it was made.
+    `host` say when and where it was made. `packs` are the sizes of the shards that hold files of this
+    snapshot, by key.
     """
 
     artifact: ArtifactName
@@ -95,8 +97,9 @@ class Index:
     parent: str = ""
     time: str = ""
     host: str = ""
+    packs: Mapping[str, int] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def snapshot(self) -> Snapshot:
         """The snapshot that this index locates."""
         return Snapshot.of(located.entry for located in self.files)
@@ -124,6 +127,10 @@ class HeadMovedError(ConflictError):
     """The head is not the expected one any more: somebody else published. Nothing was moved."""
 
 
+class OtherBytesError(ConflictError):
+    """A key that is written once holds something else already. It was not touched."""
+
+
 class Mirror(Reader, Protocol):
     """A place where data and indexes are written once and only heads move. Safe for several threads.
 
@@ -149,14 +156,26 @@ class Mirror(Reader, Protocol):
     def index(self, index_id: str) -> Index:
         """Return an index, its bytes checked against its id; IntegrityError when they differ."""
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        """Store the bytes of `staged` under `key`, which is written once and never changed.
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
+        """Store the content under `key`, which is written once and never changed.
 
-        Reads each byte of `staged` once, sends what was hashed, and makes the key visible only when
-        size and SHA-256 are those of `entry`; otherwise raises ChangedError and leaves nothing
-        visible. A key that already holds exactly these bytes is success, one with other bytes is
-        ConflictError.
+        Reads the content once, in order, in bounded memory whatever its size, and makes the key
+        visible only after the content has ended without an error: until then nothing is there.
+        `advance` is called as bytes go out, with -n when n bytes have to go out again.
+
+        A large content goes out in parts, several at once. What `journal` knows of an earlier, killed
+        attempt under this key is continued: parts that the server lists and whose `prefix` still fits
+        are read again, to hash them, but not sent. When the content fails, the upload is dropped; when
+        the place or the run does, it is left for the next attempt. Calls for different keys may run
+        at once, calls for one key not.
+
+        A key that already holds exactly these bytes is success, one with other bytes is OtherBytesError;
+        for a content whose digest nobody knows yet, its size has to do. A mirror without conditional
+        writes (`single_writer`) writes the key without looking.
         """
+
+    def abandon(self, key: str, journal: UploadJournal) -> None:
+        """Drop the unfinished upload under `key`, on the server and in the journal; none is fine."""
 
     def has(self, key: str, size: int) -> bool:
         """Say whether `key` holds exactly `size` bytes, by one request; they are not read."""

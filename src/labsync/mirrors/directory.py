@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -33,6 +34,7 @@ from labsync.errors import (
 from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
 from labsync.mirrors.counter import RequestCounter
 from labsync.mirrors.placer import NO_LINKS, Placer
+from labsync.mirrors.ranges import Span, counted
 from labsync.mirrors.records import (
     MAX_HEAD,
     MAX_STORED,
@@ -44,16 +46,15 @@ from labsync.mirrors.records import (
     parse_head,
     parse_index,
 )
-from labsync.mirrors.source import expect_same, open_source, verified_blocks
+from labsync.mirrors.source import changed, expect_same, other_bytes
 from labsync.names import KINDS, safe_join
-from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
-    from labsync.places import Advance, Ref
+    from labsync.places import Advance, Blocks, Content, Ref, UploadJournal
     from labsync.report import MirrorRequests
     from labsync.snapshot import FileEntry
 
@@ -93,38 +94,47 @@ class DirectoryMirror:
         self._requests.add("GET")
         return parse_index(self._record(index_key(index_id), MAX_STORED), index_id)
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
-        """Write the entry's bytes from `start` on into the file."""
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes of `entry` from `start` up to `stop`."""
+        span = Span.of(ref, entry, start, stop)
         self._requests.add("GET")
         with self._opened(ref.location) as file:
             size = os.fstat(file.fileno()).st_size
-            if size < (ref.offset or 0) + entry.size or (ref.offset is None and size != entry.size):
+            if size < span.end or (ref.offset is None and 0 <= entry.size != size):
                 raise IntegrityError(
                     f"`{ref.location}` has {size} bytes and cannot be `{entry.path}`", path=entry.path
                 )
-            blocks = self._blocks(file, ref.location, (ref.offset or 0) + start, entry.size - start)
-            write_blocks(blocks, entry, into, start, advance)
+            count = span.size if span.size >= 0 else size
+            yield from counted(self._blocks(file, ref.location, span.first, count), count, entry)
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        """Store the bytes under a key that is written once, sharing blocks where the disk can."""
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
+        """Store the content under a key that is written once, sharing blocks where the disk can.
+
+        Nothing of it outlives a failure: copying again costs no more than hashing again.
+        """
+        del journal
         self._requests.add("PUT")
         path = self._path(key)
 
         def fill(file: BinaryIO) -> None:
-            with open_source(staged, entry) as source:
-                if share_blocks(source, file):
-                    for block in verified_blocks(file, entry, BLOCK):
-                        advance(len(block))
-                    return
-                for block in verified_blocks(source, entry, BLOCK):
-                    with disk_errors(path):
-                        file.write(block)
-                    advance(len(block))
+            if _share(content, file, key, advance):
+                return
+            for block in content.blocks(BLOCK):
+                with disk_errors(path):
+                    file.write(block)
+                advance(len(block))
 
         if not os.path.lexists(path) and self._placer.create(path, fill):
             return
         with self._opened(key) as file:
-            expect_same(self._blocks(file, key, 0, entry.size + 1), entry, key)
+            size = os.fstat(file.fileno()).st_size
+            if size != content.size:
+                raise other_bytes(key)
+            if content.sha256:
+                expect_same(self._blocks(file, key, 0, size + 1), content.sha256, size, key)
+
+    def abandon(self, key: str, journal: UploadJournal) -> None:
+        """Do nothing: no upload is left unfinished."""
 
     def has(self, key: str, size: int) -> bool:
         """Say whether a plain file of this size lies under the key."""
@@ -236,7 +246,7 @@ class DirectoryMirror:
 
     def _record(self, key: str, limit: int) -> bytes:
         with self._opened(key) as file:
-            data = b"".join(self._blocks(file, key, 0, limit + 1))
+            data = b"".join(map(bytes, self._blocks(file, key, 0, limit + 1)))
         if len(data) > limit:
             raise InvalidError(f"`{key}` is larger than labsync's records can be", path=key)
         return data
@@ -252,16 +262,18 @@ class DirectoryMirror:
                 raise RefusedError(f"`{path}` is no plain file", path=str(path))
             yield file
 
-    def _blocks(self, file: BinaryIO, key: str, start: int, count: int) -> Iterator[bytes]:
+    def _blocks(self, file: BinaryIO, key: str, start: int, count: int) -> Blocks:
+        """Yield up to `count` bytes from `start` on, in memory that is used again."""
+        memory = memoryview(bytearray(min(BLOCK, count)))
         with self._reading(key):
             file.seek(start)
         while count > 0:
             with self._reading(key):
-                block = file.read(min(BLOCK, count))
-            if not block:
+                read = file.readinto(memory[: min(BLOCK, count)])  # type: ignore[attr-defined]
+            if not read:
                 return
-            count -= len(block)
-            yield block
+            count -= read
+            yield memory[:read]
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -292,6 +304,30 @@ class DirectoryMirror:
             file.write(data)
 
         return self._placer.create(self._path(key), fill)
+
+
+def _share(content: Content, target: BinaryIO, key: str, advance: Advance) -> bool:
+    """Give the empty file the blocks of the content's own, and prove them; False where it cannot be done.
+
+    What became of a file that cannot be opened is the content's to say.
+    """
+    if content.file is None or not content.sha256:
+        return False
+    try:
+        source = content.file.open("rb")
+    except OSError:
+        return False
+    with source:
+        if not share_blocks(source, target):
+            return False
+    digest, size = hashlib.sha256(), 0
+    for block in iter(lambda: target.read(BLOCK), b""):
+        digest.update(block)
+        size += len(block)
+        advance(len(block))
+    if (digest.hexdigest(), size) != (content.sha256, content.size):
+        raise changed(key)
+    return True
 
 
 def _numbered_key(name: HeadName, number: int) -> str:

@@ -11,6 +11,7 @@ from labsync.digest import BLOCK, sha256_bytes
 from labsync.errors import IntegrityError, NotFoundError
 from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
 from labsync.mirrors.counter import RequestCounter
+from labsync.mirrors.ranges import Span, counted
 from labsync.mirrors.records import (
     head_bytes,
     head_key,
@@ -20,14 +21,13 @@ from labsync.mirrors.records import (
     parse_head,
     parse_index,
 )
-from labsync.mirrors.source import expect_same, open_source, verified_blocks
+from labsync.mirrors.source import expect_same
 from labsync.names import safe_join
-from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from labsync.places import Advance, Ref
+    from labsync.places import Advance, Blocks, Content, Ref, UploadJournal
     from labsync.report import MirrorRequests
     from labsync.snapshot import FileEntry
 
@@ -62,26 +62,28 @@ class MemoryMirror:
         """Return an index, its bytes checked against its id."""
         return parse_index(self._get(index_key(index_id)), index_id)
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
-        """Write the entry's bytes from `start` on into the file."""
-        data = self._get(ref.location)
-        if ref.offset is None and len(data) != entry.size:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes of `entry` from `start` up to `stop`."""
+        span, data = Span.of(ref, entry, start, stop), self._get(ref.location)
+        if ref.offset is None and 0 <= entry.size != len(data):
             raise IntegrityError(f"`{ref.location}` has {len(data)} bytes, not {entry.size}", path=entry.path)
-        first = (ref.offset or 0) + start
-        last = (ref.offset or 0) + entry.size
-        blocks = (data[at : min(at + BLOCK, last)] for at in range(first, last, BLOCK))
-        write_blocks(blocks, entry, into, start, advance)
+        end = min(span.end, len(data)) if span.end >= 0 else len(data)
+        blocks = (data[at : min(at + BLOCK, end)] for at in range(span.first, end, BLOCK))
+        yield from counted(blocks, span.size, entry)
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        """Store the bytes under a key that is written once."""
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
+        """Store the content under a key that is written once; nothing of it outlives a failure."""
+        del journal
         safe_join(Path(), key)
-        with open_source(staged, entry) as file:
-            data = b"".join(verified_blocks(file, entry, BLOCK))
+        data = b"".join(content.blocks(BLOCK))
         self._requests.add("PUT")
         with self._mutex:
             kept = self.objects.setdefault(key, data)
-        expect_same([kept], entry, key)
+        expect_same([kept], sha256_bytes(data), len(data), key)
         advance(len(data))
+
+    def abandon(self, key: str, journal: UploadJournal) -> None:
+        """Do nothing: no upload is left unfinished."""
 
     def has(self, key: str, size: int) -> bool:
         """Say whether the key holds an object of this size."""

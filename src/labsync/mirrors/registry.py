@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.errors import InvalidError
-from labsync.mirrors.directory import DirectoryMirror
-from labsync.mirrors.s3 import S3Mirror
 
 if TYPE_CHECKING:
     from labsync.manifest.model import MirrorSpec
@@ -21,8 +19,12 @@ def open_mirror(spec: MirrorSpec, conditional: bool | None = None) -> Mirror:
     Amazon's is probed before the first write.
     """
     if spec.url.startswith("s3://"):
+        from labsync.mirrors.s3 import S3Mirror
+
         return S3Mirror(spec, conditional=conditional)
     if spec.url.startswith("file:///"):
+        from labsync.mirrors.directory import DirectoryMirror
+
         return DirectoryMirror(Path(spec.url.removeprefix("file://")), single_writer=spec.single_writer)
     raise InvalidError(
         f"`{spec.url}` is no address of a mirror",

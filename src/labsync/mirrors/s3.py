@@ -15,6 +15,7 @@ from labsync.errors import (
     UnavailableError,
 )
 from labsync.mirrors.base import HEADS, Head, HeadMovedError, HeadName, Index
+from labsync.mirrors.ranges import Span, counted
 from labsync.mirrors.records import (
     MAX_HEAD,
     MAX_STORED,
@@ -28,17 +29,17 @@ from labsync.mirrors.records import (
 )
 from labsync.mirrors.s3_bucket import IF_ABSENT, Bucket, if_match
 from labsync.mirrors.s3_errors import NotImplementedByServerError
-from labsync.mirrors.s3_upload import Order, Sizes, upload_parts
-from labsync.mirrors.source import expect_same, open_source, other_bytes, verified_blocks
-from labsync.origins.sink import write_blocks
+from labsync.mirrors.s3_parts import Order
+from labsync.mirrors.s3_upload import Sizes, Writer
+from labsync.names import escape
+from labsync.places import NoRangesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from labsync.manifest.model import MirrorSpec
-    from labsync.mirrors.s3_bucket import Body, Condition
-    from labsync.places import Advance, Ref
+    from labsync.mirrors.s3_bucket import Body
+    from labsync.places import Advance, Blocks, Content, Ref, UploadJournal
     from labsync.report import MirrorRequests
     from labsync.snapshot import FileEntry
 
@@ -61,6 +62,7 @@ class S3Mirror:
         self._spec = spec
         self._sizes = sizes or Sizes()
         self._bucket = Bucket(spec)
+        self._writer = Writer(self._bucket, self._sizes)
         self._probing = threading.Lock()
 
     @property
@@ -90,89 +92,41 @@ class S3Mirror:
         with contextlib.closing(self._bucket.get(index_key(index_id))) as body:
             return parse_index(body.all(MAX_STORED), index_id)
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
-        """Write the entry's bytes from `start` on into the file, by one GET."""
-        first = (ref.offset or 0) + start
-        last = (ref.offset or 0) + entry.size - 1
-        whole = ref.offset is None and start == 0
-        if first > last and not whole:  # a range has at least one byte
-            write_blocks([], entry, into, start, advance)
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes of `entry` from `start` up to `stop`, by one GET."""
+        span = Span.of(ref, entry, start, stop)
+        if not span.size and not span.whole:  # a range has at least one byte
             return
-        with contextlib.closing(self._bucket.get(ref.location, None if whole else (first, last))) as body:
-            if not whole and not body.content_range:
-                start = self._begin_again(ref, start, advance)
-            self._check_length(body, ref, entry, start)
-            write_blocks(body.blocks(), entry, into, start, advance)
+        with contextlib.closing(self._bucket.get(ref.location, span.asked)) as body:
+            self._check_answer(body, span, ref, entry)
+            yield from counted(body.blocks(), span.size, entry)
 
-    def _begin_again(self, ref: Ref, start: int, advance: Advance) -> int:
-        """Take the whole object from a server that ignores ranges; that cannot be done inside a pack."""
-        if ref.offset is not None:
-            raise RefusedError(
-                f"the server of `{self.url}` ignores ranges, so packed files cannot be read from it",
+    def _check_answer(self, body: Body, span: Span, ref: Ref, entry: FileEntry) -> None:
+        """Take exactly what was asked for; `rclone serve s3` labels even a right range with status 200."""
+        if not span.whole and not body.content_range:
+            raise NoRangesError(
+                f"the server of `{self.url}` ignores ranges: `{escape(entry.path)}` cannot be read in parts",
                 hint="use a server that answers `Range` requests",
+                path=entry.path,
             )
-        advance(-start)
-        return 0
-
-    def _check_length(self, body: Body, ref: Ref, entry: FileEntry, start: int) -> None:
-        total = body.content_range.rpartition("/")[2]
-        wrong_total = ref.offset is None and total.isdigit() and int(total) != entry.size
-        first = (ref.offset or 0) + start
-        wrong_range = bool(body.content_range) and not body.content_range.startswith(f"bytes {first}-")
-        if body.length != entry.size - start or wrong_total or wrong_range:
+        total = entry.size if ref.offset is None else -1
+        right = span.whole or span.is_range(body.content_range, total)
+        if not right or (body.length != span.size and body.length >= 0 <= span.size):
             raise IntegrityError(
-                f"`{self._bucket.address(ref.location)}` has not the {entry.size} bytes of `{entry.path}`",
+                f"`{self._bucket.address(ref.location)}` did not give the bytes asked for of "
+                f"`{escape(entry.path)}`, which has {entry.size}",
                 path=entry.path,
             )
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        """Store the bytes under a key that is written once."""
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
+        """Store the content under a key that is written once."""
         self._bucket.check_key(key)
-        order = Order(key, entry, staged, advance)
         condition = IF_ABSENT if self._may_write() else None
-        if entry.size > self._sizes.single:
-            self._write_parts(order, condition)
-        else:
-            self._write_single(order, condition)
+        self._writer.write(Order(key, content, advance, journal), condition)
 
-    def _write_single(self, order: Order, condition: Condition) -> None:
-        entry = order.entry
-        with open_source(order.staged, entry) as file:
-            data = b"".join(verified_blocks(file, entry, entry.size + 1))
-        if condition is None and self._holds(order.key, entry):
-            return
-        if self._bucket.put(order.key, data, condition) is None:
-            self._expect_same(order.key, entry)
-        order.advance(len(data))
-
-    def _write_parts(self, order: Order, condition: Condition) -> None:
-        """Look first: what an earlier, killed run had completed is read back and not sent again."""
-        key, entry = order.key, order.entry
-        if self._holds(key, entry):
-            return
-        try:
-            if not upload_parts(self._bucket, order, self._sizes.part_of(entry.size), condition):
-                self._expect_same(key, entry)
-        except NotFoundError as error:
-            # Completed by an attempt whose reply was lost, or removed by a lifecycle rule.
-            if not self._holds(key, entry):
-                raise UnavailableError(
-                    f"the server forgot the upload of `{self._bucket.address(key)}`", path=entry.path
-                ) from error
-
-    def _holds(self, key: str, entry: FileEntry) -> bool:
-        """Say whether the key holds these bytes already; ConflictError when it holds others."""
-        size = self._bucket.size(key)
-        if size is None:
-            return False
-        if size != entry.size:
-            raise other_bytes(entry, key)
-        self._expect_same(key, entry)
-        return True
-
-    def _expect_same(self, key: str, entry: FileEntry) -> None:
-        with contextlib.closing(self._bucket.get(key)) as body:
-            expect_same(body.blocks(), entry, key)
+    def abandon(self, key: str, journal: UploadJournal) -> None:
+        """Drop the unfinished upload under the key."""
+        self._writer.abandon(key, journal)
 
     def has(self, key: str, size: int) -> bool:
         """Say whether the key holds an object of this size, by one HEAD."""
@@ -185,7 +139,8 @@ class S3Mirror:
         head = new_head(name, index, sha256_bytes(data), expected)
         if not conditional:
             self._expect_head(name, expected)
-        if self._bucket.put(index_key(head.index), data, IF_ABSENT if conditional else None) is None:
+        condition = IF_ABSENT if conditional else None
+        if self._bucket.put(index_key(head.index), data, condition, head.index) is None:
             self.index(head.index)
         return self._move(head, expected, conditional=conditional)
 

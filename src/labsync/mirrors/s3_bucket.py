@@ -1,61 +1,56 @@
-"""One bucket through boto3: typed requests, counted, with labsync's errors; knows nothing of mirrors."""
+"""One bucket: typed requests, counted, with labsync's errors; knows nothing of mirrors."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import threading
+import itertools
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from labsync.digest import BLOCK
 from labsync.errors import InvalidError, RefusedError, UnavailableError
-from labsync.mirrors.counter import Method, RequestCounter
-from labsync.mirrors.s3_errors import error_code, s3_errors
+from labsync.mirrors.counter import RequestCounter
+from labsync.mirrors.s3_answers import (
+    Answer,
+    MalformedError,
+    Part,
+    bare_etag,
+    check_completed,
+    complete_document,
+    quoted_etag,
+    read_page,
+    read_parts,
+    read_upload_id,
+)
+from labsync.mirrors.s3_client import Client, Refusal, Reply, Request
+from labsync.mirrors.s3_errors import answer_error
+from labsync.mirrors.s3_sign import UNSIGNED, encode_query, payload_hash
 from labsync.names import MAX_KEY, escape, path_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import boto3
-    from botocore.awsrequest import AWSPreparedRequest
-    from botocore.client import BaseClient
-    from botocore.response import StreamingBody
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from labsync.manifest.model import MirrorSpec
+    from labsync.mirrors.s3_sign import Headers
+    from labsync.places import Buffer
 
-CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 30.0
-ATTEMPTS = 2  # the engine retries, with one budget for the whole run
-CONNECTIONS = 64
+    Sent: TypeAlias = Callable[[int], None] | None
+
+__all__ = ["IF_ABSENT", "Body", "Bucket", "Condition", "Part", "Upload", "Whole", "if_match"]
+
 CONFLICTS = 5  # how often a conditional write is sent again while another one is being decided
-_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+COMPLETION = 300.0  # seconds: a server may put the parts together before it answers
 
-Condition: TypeAlias = 'tuple[Literal["IfMatch", "IfNoneMatch"], str] | None'
-IF_ABSENT: Condition = ("IfNoneMatch", "*")
+Condition: TypeAlias = 'tuple[Literal["if-match", "if-none-match"], str] | None'
+IF_ABSENT: Condition = ("if-none-match", "*")
 
 
 def if_match(etag: str) -> Condition:
     """Return the condition that the object is the one with this ETag."""
-    return ("IfMatch", etag if etag.startswith("W/") else f'"{etag}"')
-
-
-def _bare(etag: object) -> str:
-    """Return an ETag without its quotes, which `rclone serve s3` leaves out of listings alone."""
-    return str(etag or "").removeprefix('"').removesuffix('"') if str(etag)[:2] != "W/" else str(etag)
-
-
-class _Item(TypedDict, total=False):
-    Key: str
-    ETag: str
-
-
-class _Page(TypedDict, total=False):
-    Contents: list[_Item]
-    IsTruncated: bool
-    NextContinuationToken: str
+    if not (etag.isascii() and etag.isprintable()):
+        raise InvalidError("a change mark has a character that no ETag has")
+    return ("if-match", quoted_etag(etag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +62,6 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A stored part: its number, its ETag."""
-
-    number: int
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
 class Whole:
     """What an upload's parts make together: its size, its CRC-32."""
 
@@ -83,62 +70,53 @@ class Whole:
 
 
 class Body:
-    """An answer's bytes and how many; its ETag without quotes, and its Content-Range."""
+    """An answer's bytes and how many (-1: unknown); its ETag without quotes, and its Content-Range."""
 
-    def __init__(self, etag: str, length: int, content_range: str, stream: StreamingBody, at: str) -> None:
-        self.etag = etag
-        self.length = length
-        self.content_range = content_range
-        self._stream = stream
-        self._at = at
+    def __init__(self, reply: Reply) -> None:
+        self.etag = bare_etag(reply.headers.get("etag", ""))
+        self.length = reply.length
+        self.content_range = reply.headers.get("content-range", "")
+        self._reply = reply
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes as they arrive; UnavailableError when the connection breaks or stalls."""
-        while True:
-            with s3_errors(self._at):
-                try:
-                    block = self._stream.read(BLOCK)
-                except OSError as error:
-                    raise UnavailableError(f"the connection to the server of `{self._at}` broke") from error
-            if not block:
-                return
-            yield block
+    def blocks(self) -> Generator[memoryview, None, None]:
+        """Yield the bytes as they come in, at most 1 MiB at once; a block is valid until the next one.
+
+        Raises UnavailableError when the connection breaks or stalls, or ends before `length` bytes.
+        """
+        return self._reply.blocks()
 
     def all(self, limit: int) -> bytes:
         """Return all bytes; InvalidError when there are more than `limit`."""
-        parts: list[bytes] = []
-        for block in self.blocks():
-            parts.append(block)
-            limit -= len(block)
-            if limit < 0:
-                raise InvalidError(f"`{self._at}` is larger than labsync's records can be")
-        return b"".join(parts)
+        return self._reply.all(limit)
 
     def close(self) -> None:
         """Give the connection back."""
-        self._stream.close()
+        self._reply.close()
 
 
 class Bucket:
-    """The part of a bucket below a prefix; keys are relative to it. Safe for several threads."""
+    """The part of a bucket below a prefix; keys are relative to it. Safe for several threads.
+
+    A write may reach the server twice, when the reply to the first was lost: a conditional one then
+    fails although it was carried out, and an upload may be gone because it was completed.
+    """
 
     def __init__(self, spec: MirrorSpec) -> None:
-        self._spec = spec
-        self._bucket, _, prefix = spec.url.removeprefix("s3://").strip("/").partition("/")
+        bucket, _, prefix = spec.url.removeprefix("s3://").strip("/").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._url = f"s3://{self._bucket}/{self._prefix}"
-        self._made: BaseClient | None = None
-        self._mutex = threading.Lock()
+        self._url = f"s3://{bucket}/{self._prefix}"
         self.requests = RequestCounter()
+        self._client = Client(spec, bucket, self.address(), self.requests)
 
     @property
     def is_aws(self) -> bool:
         """Say whether this is Amazon's own S3: then checksums and conditional writes are known to work."""
-        return _is_aws(self._client)
+        return self._client.place.is_aws
 
     def address(self, key: str = "") -> str:
         """Return the address of a key, for people."""
-        return escape(f"{self._url}{key}")
+        text = f"{self._url}{key}"
+        return text if text.isprintable() else escape(text)
 
     def check_key(self, key: str) -> None:
         """Raise RefusedError (12) for a key that S3 or another mirror could not hold."""
@@ -153,26 +131,32 @@ class Bucket:
         """Yield the key and the ETag of every object below `folder`, or raise: never fewer of them."""
         token, seen = "", {""}
         while True:
-            answer = self._page(folder, page, token)
-            for item in answer.get("Contents", []):
-                key, etag = item.get("Key", ""), _bare(item.get("ETag"))
+            answer = self._whole(self._page(folder, page, token), folder)
+            try:
+                found = read_page(answer.body)
+            except MalformedError as error:
+                raise self._broken_listing(folder) from error
+            for key, etag in found.items:
                 if not key.startswith(self._prefix + folder) or not etag:
                     raise self._broken_listing(folder)
                 yield key.removeprefix(self._prefix), etag
-            if not answer.get("IsTruncated", False):
+            token = found.more
+            if not token:
                 return
-            token = answer.get("NextContinuationToken", "")
             if token in seen:
                 raise self._broken_listing(folder)
             seen.add(token)
 
-    def _page(self, folder: str, page: int, token: str) -> _Page:
-        more = {"ContinuationToken": token} if token else {}
-        with s3_errors(self.address(folder)):
-            answer: _Page = self._client.list_objects_v2(
-                Bucket=self._bucket, Prefix=self._prefix + folder, MaxKeys=page, **more
-            )
-        return answer
+    def _page(self, folder: str, page: int, token: str) -> Request:
+        asked = [
+            ("list-type", "2"),
+            ("prefix", self._prefix + folder),
+            ("max-keys", str(page)),
+            ("encoding-type", "url"),  # or XML could not carry every key
+        ]
+        if token:
+            asked.append(("continuation-token", token))
+        return Request("LIST", query=encode_query(asked))
 
     def _broken_listing(self, folder: str) -> UnavailableError:
         return UnavailableError(
@@ -182,170 +166,193 @@ class Bucket:
 
     def get(self, key: str, span: tuple[int, int] | None = None) -> Body:
         """Ask for an object, or for the bytes from the first to the last of `span`."""
-        more = {"Range": f"bytes={span[0]}-{span[1]}"} if span else {}
-        with s3_errors(self.address(key)):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **more)
-        return Body(
-            etag=_bare(answer.get("ETag")),
-            length=int(answer.get("ContentLength", -1)),
-            content_range=str(answer.get("ContentRange", "")),
-            stream=answer["Body"],
-            at=self.address(key),
-        )
+        more: Headers = (("range", f"bytes={span[0]}-{span[1]}"),) if span else ()
+        return Body(self._ask(Request("GET", self._prefix + key, headers=more), key))
 
     def size(self, key: str) -> int | None:
         """Return an object's size by a HEAD request, None when it does not exist."""
-        from botocore.exceptions import ClientError
+        try:
+            reply = self._client.send(Request("HEAD", self._prefix + key), self.address(key))
+        except Refusal as refusal:
+            if refusal.answer.problem.code in {"404", "NoSuchKey"}:
+                return None
+            raise answer_error(refusal.answer, self.address(key)) from refusal
+        self._drain(reply)
+        length = reply.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise UnavailableError(f"the server of `{self.address(key)}` does not tell its size")
+        return int(length)
 
-        with s3_errors(self.address(key)):
-            try:
-                return int(
-                    self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)["ContentLength"]
-                )
-            except ClientError as error:
-                if error_code(error) in {"404", "NoSuchKey"}:
-                    return None
-                raise
+    def put(
+        self, key: str, data: Buffer, condition: Condition = None, sha256: str = "", sent: Sent = None
+    ) -> str | None:
+        """Store an object whose bytes the server checks; its ETag, None when the condition fails.
 
-    def put(self, key: str, data: bytes, condition: Condition = None) -> str | None:
-        """Store an object whose bytes the server checks; its ETag, None when the condition fails."""
+        `sha256` is the digest of `data` in hex, where the caller has it. `sent` hears of the bytes as
+        they go out, and of -n when n of them do not count because the request failed or is repeated.
+        """
+        payload = sha256 or payload_hash(data)
         if self.is_aws:
-            checks = {"ChecksumSHA256": _base64(hashlib.sha256(data).digest())}
+            checks: Headers = (("x-amz-checksum-sha256", _base64(bytes.fromhex(payload))),)
         else:
-            checks = {"ContentMD5": _md5(data)}
+            checks = (("content-md5", _md5(data)),)
 
-        def send(headers: Mapping[str, str]) -> str:
-            answer = self._client.put_object(
-                Bucket=self._bucket, Key=self._prefix + key, Body=data, **checks, **headers
+        def send(headers: Headers) -> str:
+            request = Request(
+                "PUT", self._prefix + key, headers=checks + headers, body=data, payload=payload, sent=sent
             )
-            return _bare(answer.get("ETag"))
+            reply = self._client.send(request, self.address(key))
+            self._drain(reply)
+            return bare_etag(reply.headers.get("etag", ""))
 
-        with s3_errors(self.address(key)):
-            return _conditionally(condition, send)
+        return self._conditionally(condition, key, send)
 
     def start_upload(self, key: str) -> Upload:
         """Begin a multipart upload; nothing is visible before `complete`."""
-        more = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if self.is_aws else {}
-        with s3_errors(self.address(key)):
-            answer = self._client.create_multipart_upload(Bucket=self._bucket, Key=self._prefix + key, **more)
-        return Upload(key, str(answer["UploadId"]))
+        more: Headers = ()
+        if self.is_aws:
+            more = (("x-amz-checksum-algorithm", "CRC32"), ("x-amz-checksum-type", "FULL_OBJECT"))
+        request = Request("POST", self._prefix + key, query=encode_query([("uploads", "")]), headers=more)
+        answer = self._whole(request, key)
+        try:
+            return Upload(key, read_upload_id(answer.body))
+        except MalformedError as error:
+            raise self._unreadable(key) from error
 
-    def put_part(self, upload: Upload, number: int, data: bytes) -> Part:
-        """Store one part whose bytes the server checks."""
-        checks = {"ChecksumCRC32": _crc32(zlib.crc32(data))} if self.is_aws else {"ContentMD5": _md5(data)}
-        with s3_errors(self.address(upload.key)):
-            answer = self._client.upload_part(**self._of(upload), PartNumber=number, Body=data, **checks)
-        return Part(number, str(answer["ETag"]))
+    def put_part(self, upload: Upload, number: int, data: Buffer, sent: Sent = None) -> Part:
+        """Store one part whose bytes the server checks; `sent` as in `put`."""
+        # Without TLS some servers take signed bodies alone.
+        payload = UNSIGNED if self._client.is_secure else payload_hash(data)
+        if self.is_aws:
+            checks: Headers = (("x-amz-checksum-crc32", _crc32(zlib.crc32(data))),)
+        else:
+            checks = (("content-md5", _md5(data)),)
+        request = Request(
+            "PUT",
+            self._prefix + upload.key,
+            query=encode_query([("partNumber", str(number)), ("uploadId", upload.id)]),
+            headers=checks,
+            body=data,
+            payload=payload,
+            sent=sent,
+        )
+        reply = self._ask(request, upload.key)
+        self._drain(reply)
+        etag = bare_etag(reply.headers.get("etag", ""))
+        if not etag:
+            raise self._unreadable(upload.key)
+        return Part(number, etag, len(data))
+
+    def list_parts(self, upload: Upload) -> list[Part]:
+        """Return all parts that the server has of an upload, in their order.
+
+        NotFoundError when there is no such upload (any more); a listing that is cut raises.
+        """
+        parts: list[Part] = []
+        marker = 0
+        while True:
+            asked = [("uploadId", upload.id), ("part-number-marker", str(marker))]
+            request = Request(
+                "GET", self._prefix + upload.key, query=encode_query(asked if marker else asked[:1])
+            )
+            answer = self._whole(request, upload.key)
+            try:
+                found = read_parts(answer.body)
+            except MalformedError as error:
+                raise self._broken_listing(upload.key) from error
+            numbers = [marker, *(part.number for part in found.parts)]
+            if any(after <= before for before, after in itertools.pairwise(numbers)):
+                raise self._broken_listing(upload.key)
+            parts += found.parts
+            if not found.more:
+                return parts
+            if found.more != numbers[-1] or len(numbers) == 1:
+                raise self._broken_listing(upload.key)
+            marker = found.more
 
     def complete(self, upload: Upload, parts: Sequence[Part], whole: Whole, condition: Condition) -> bool:
         """Make the object visible; False when the condition fails.
 
-        Amazon compares the CRC-32 of the whole object and its size with ours. (Botocore computes the
-        CRC-64/NVME only with a compiled extra package; both are checksums of the full object:
-        https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html)
+        Amazon compares the CRC-32 of the whole object and its size with ours
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html).
         """
-        checks: dict[str, str | int] = {}
+        checks: Headers = ()
         if self.is_aws:
-            checks = {
-                "ChecksumCRC32": _crc32(whole.crc32),
-                "ChecksumType": "FULL_OBJECT",
-                "MpuObjectSize": whole.size,
-            }
-        listed = {"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]}
-
-        def send(headers: Mapping[str, str]) -> str:
-            answer = self._client.complete_multipart_upload(
-                **self._of(upload), MultipartUpload=listed, **checks, **headers
+            checks = (
+                ("x-amz-checksum-crc32", _crc32(whole.crc32)),
+                ("x-amz-checksum-type", "FULL_OBJECT"),
+                ("x-amz-mp-object-size", str(whole.size)),
             )
-            return str(answer.get("ETag", ""))
+        body = complete_document(parts)
 
-        with s3_errors(self.address(upload.key)):
-            return _conditionally(condition, send) is not None
+        def send(headers: Headers) -> str:
+            request = Request(
+                "POST",
+                self._prefix + upload.key,
+                query=encode_query([("uploadId", upload.id)]),
+                headers=(*checks, ("content-type", "application/xml"), *headers),
+                body=body,
+                payload=payload_hash(body),
+                silence=COMPLETION,
+            )
+            reply = self._client.send(request, self.address(upload.key))
+            answer = Answer(reply.status, reply.headers, reply.all())
+            if answer.has_problem:
+                raise Refusal(answer)
+            try:
+                check_completed(answer.body)
+            except MalformedError as error:
+                raise self._unreadable(upload.key) from error
+            return "completed"
+
+        return self._conditionally(condition, upload.key, send) is not None
 
     def abort(self, upload: Upload) -> None:
-        """Drop a multipart upload and its parts."""
-        with s3_errors(self.address(upload.key)):
-            self._client.abort_multipart_upload(**self._of(upload))
+        """Drop a multipart upload and its parts; NotFoundError when there is none."""
+        query = encode_query([("uploadId", upload.id)])
+        self._drain(self._ask(Request("DELETE", self._prefix + upload.key, query=query), upload.key))
 
-    def _of(self, upload: Upload) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": self._prefix + upload.key, "UploadId": upload.id}
-
-    @property
-    def _client(self) -> BaseClient:
-        with self._mutex:
-            if self._made is None:
-                self._made = self._connect()
-            return self._made
-
-    def _connect(self) -> BaseClient:
-        import boto3
-
-        with s3_errors(self.address()):
-            try:
-                session = boto3.Session(
-                    profile_name=self._spec.profile or None, region_name=self._spec.region or None
-                )
-                client = self._make_client(session, "auto")
-                if not _is_aws(client):
-                    client = self._make_client(session, "path")
-            except ValueError as error:  # botocore's answer to an endpoint that is no URL
-                raise InvalidError(
-                    f"the endpoint of `{self.address()}` is no address", hint="write `endpoint: https://host`"
-                ) from error
-        client.meta.events.register("before-send.s3", self._count)
-        return client
-
-    def _make_client(self, session: boto3.Session, addressing: str) -> BaseClient:
-        from botocore.config import Config
-
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            max_pool_connections=CONNECTIONS,
-            tcp_keepalive=True,
-            s3={"addressing_style": addressing},
-            # We send our own checksums, of the bytes that were hashed. Botocore's default frames the body
-            # (aws-chunked), and some servers store the frames: https://github.com/boto/boto3/issues/4435
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        return session.client("s3", endpoint_url=self._spec.endpoint or None, config=config)
-
-    def _count(self, request: AWSPreparedRequest, event_name: str, **_: object) -> None:
-        """Count each request that is sent, botocore's own retries among them."""
-        method: Method = "LIST" if event_name.endswith(".ListObjectsV2") else request.method
-        self.requests.add(method)
-
-
-def _is_aws(client: BaseClient) -> bool:
-    return (urlsplit(str(client.meta.endpoint_url)).hostname or "").endswith(_AWS)
-
-
-def _conditionally(condition: Condition, send: Callable[[Mapping[str, str]], str]) -> str | None:
-    """Send a write under a condition; None when it fails. A race that S3 wants repeated is repeated."""
-    from botocore.exceptions import ClientError
-
-    if condition is None:
-        return send({})
-    name, value = condition
-    failed = {"PreconditionFailed", "412", *(("NoSuchKey", "404") if name == "IfMatch" else ())}
-    for left in reversed(range(CONFLICTS)):
+    def _ask(self, request: Request, key: str) -> Reply:
+        at = self.address(key)
         try:
-            return send({name: value})
-        except ClientError as error:
-            if error_code(error) in failed:
-                return None
-            if error_code(error) != "ConditionalRequestConflict" or not left:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+            return self._client.send(request, at)
+        except Refusal as refusal:
+            raise answer_error(refusal.answer, at) from refusal
+
+    def _whole(self, request: Request, key: str) -> Answer:
+        reply = self._ask(request, key)
+        return Answer(reply.status, reply.headers, reply.all())
+
+    def _drain(self, reply: Reply) -> None:
+        """Read an answer that says nothing more, so that its connection can be used again."""
+        reply.all()
+
+    def _unreadable(self, key: str) -> UnavailableError:
+        return UnavailableError(f"the answer of the server of `{self.address(key)}` cannot be read")
+
+    def _conditionally(self, condition: Condition, key: str, send: Callable[[Headers], str]) -> str | None:
+        """Send a write under a condition; None when it fails. A race that S3 wants repeated is repeated."""
+        failed: set[str] = set()
+        if condition:
+            failed = {"PreconditionFailed", "412"}
+            failed |= {"NoSuchKey", "404"} if condition[0] == "if-match" else set()
+        for left in reversed(range(CONFLICTS)):
+            try:
+                return send((condition,) if condition else ())
+            except Refusal as refusal:
+                code = refusal.answer.problem.code
+                if code in failed:
+                    return None
+                if not condition or code != "ConditionalRequestConflict" or not left:
+                    raise answer_error(refusal.answer, self.address(key)) from refusal
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _base64(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: Buffer) -> str:
     return _base64(hashlib.md5(data, usedforsecurity=False).digest())
 
 

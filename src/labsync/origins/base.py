@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from labsync.places import Advance, Reader, Ref
+from labsync.places import Blocks, Reader, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from labsync.manifest.model import Artifact
 
-__all__ = ["Advance", "Listed", "Listing", "Origin", "Reader", "Ref", "Resolver"]
+__all__ = ["Blocks", "Listed", "Listing", "Origin", "Reader", "Ref", "Resolver"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,8 +62,4 @@ class Resolver(Protocol):
 
 
 class Origin(Reader, Resolver, Protocol):
-    """A kind of place that artifacts come from; one instance serves all artifacts of its scheme.
-
-    `read` also takes an entry of negative size, for a file whose size the origin does not tell: it then
-    takes all that comes.
-    """
+    """A kind of place that artifacts come from; one instance serves all artifacts of its scheme."""

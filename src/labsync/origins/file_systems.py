@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from labsync.errors import InvalidError, LabsyncError, NotAllowedError, NotFoundError, UnavailableError
+from labsync.errors import (
+    IntegrityError,
+    InvalidError,
+    LabsyncError,
+    NotAllowedError,
+    NotFoundError,
+    UnavailableError,
+)
+from labsync.origins.http_part import UPGRADE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fsspec import AbstractFileSystem
 
+    from labsync.places import Blocks
+    from labsync.snapshot import FileEntry
+
     Info: TypeAlias = Mapping[str, object]
 
 FETCH = 8 << 20  # what an object store is asked for at once
+BLOCK = 1 << 20
 _S3 = {"s3", "s3a"}
 
 
@@ -78,12 +89,38 @@ def _make_s3(endpoint: str) -> AbstractFileSystem:
     return fs
 
 
-def open_file(fs: AbstractFileSystem, path: str) -> BinaryIO:
-    """Open a file for reading, with a position of its own."""
-    if "memory" in fs.protocol:  # that one hands the same open file to everybody
-        return io.BytesIO(fs.cat_file(path))
-    file: BinaryIO = fs.open(path, "rb", block_size=FETCH)
-    return file
+def read_blocks(
+    fs: AbstractFileSystem, path: str, url: str, entry: FileEntry, start: int, stop: int | None
+) -> Blocks:
+    """Fulfil the contract of `Reader.read` for a file of a file system.
+
+    Not through an open file: that asks for the size first, and reads ahead what another connection
+    reads too. At the end one byte too many is asked for: it tells a file that is longer than it should be.
+    """
+    at, end = start, entry.size if stop is None else stop
+    if entry.size <= 0:  # no range of an empty file can be asked for
+        with file_errors(url):
+            end = int(fs.info(path)["size"])
+        if end != entry.size == 0:
+            raise other_size(url, entry)
+    while at < end:
+        ask = min(at + FETCH, end)
+        with file_errors(url):
+            fetched: bytes = fs.cat_file(path, start=at, end=ask + (ask == entry.size))
+        if len(fetched) > ask - at:
+            raise other_size(url, entry)
+        for begin in range(0, len(fetched), BLOCK):
+            yield memoryview(fetched)[begin : begin + BLOCK]
+        at += len(fetched)
+        if at < ask:
+            raise UnavailableError(f"`{url}` ended {end - at} bytes too early", path=entry.path)
+
+
+def other_size(url: str, entry: FileEntry) -> IntegrityError:
+    """Return the error for a file that is longer or shorter than it should be."""
+    return IntegrityError(
+        f"`{url}` does not have the {entry.size} bytes that were expected", path=entry.path, hint=UPGRADE
+    )
 
 
 @contextlib.contextmanager
@@ -92,7 +129,7 @@ def file_errors(url: str) -> Iterator[None]:
     try:
         yield
     except _foreign_errors() as error:
-        raise _translate(url, error) from error
+        raise file_error(url, error) from error
 
 
 def _foreign_errors() -> tuple[type[Exception], ...]:
@@ -106,7 +143,8 @@ def _foreign_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def _translate(url: str, error: Exception) -> LabsyncError:
+def file_error(url: str, error: Exception) -> LabsyncError:
+    """Return what an exception of a file system means."""
     match error:
         case FileNotFoundError():
             return NotFoundError(f"`{url}` does not exist", hint="check the address")

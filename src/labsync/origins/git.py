@@ -5,31 +5,29 @@ The tree at one commit, fetched into a bare scratch repository and proven by reb
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import fcntl
 import hashlib
 import re
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from labsync.atomic import disk_errors, make_dirs
-from labsync.digest import BLOCK, is_commit, sha256_bytes
-from labsync.errors import InvalidError, NotFoundError, RefusedError
+from labsync.digest import is_commit, sha256_bytes
+from labsync.errors import IntegrityError, InvalidError, NotFoundError, RefusedError
 from labsync.origins.base import Listed, Listing
+from labsync.origins.git_blobs import Blobs
 from labsync.origins.git_command import LONG, MissingError, Remote, damaged, git
-from labsync.origins.sink import write_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from labsync.manifest.model import Artifact
-    from labsync.places import Advance, Ref
+    from labsync.places import Blocks, Ref
     from labsync.snapshot import FileEntry
 
-BATCH = 64 << 20  # bytes of content unpacked at once to be hashed
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{4,39}")
 # https://git-scm.com/docs/git-check-ref-format; a leading dash would be an option.
 _BAD_REF = re.compile(r"^-|[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/$|\.$|\.lock$")
@@ -49,43 +47,60 @@ class GitOrigin:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
+        self._blobs: dict[str, Blobs] = {}
 
     def resolve(self, artifact: Artifact) -> Listing:
         """Fulfil the contract of `Resolver.resolve`; size and SHA-256 of every file are known."""
         remote = Remote.of(artifact.origin)
         commit = _commit_of(remote, artifact.revision)
-        repository = self._fetched(remote, commit)
-        blobs, skipped = _tree(remote, repository, commit)
-        _prove(remote, repository, commit)
+        blobs = self._fetched(remote, commit)
+        found, skipped = _tree(remote, blobs.repository, commit)
+        _prove(remote, blobs.repository, commit)
         keeps = artifact.filter.keeps
-        kept = [blob for blob in blobs if keeps(blob.path)]
-        digests = _digests(remote, repository, kept)
+        kept = [blob for blob in found if keeps(blob.path)]
+        digests = _digests(remote, blobs, kept)
         files = [Listed(b.path, b.size, digests[b.oid], b.executable, b.oid) for b in kept]
         return Listing(
             commit,
             tuple(sorted(files, key=lambda file: file.path.encode("utf-8", "surrogatepass"))),
             {path: reason for path, reason in skipped.items() if keeps(path)},
-            filtered=len(kept) < len(blobs),
+            filtered=len(kept) < len(found),
         )
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         """Fulfil the contract of `Reader.read`; a commit that upstream lost is NotFoundError."""
         remote = Remote.of(ref.location)
         if not is_commit(ref.revision):
             raise InvalidError(f"`{ref.revision}` is not a full commit")
-        repository = self._fetched(remote, ref.revision)
-        with _temporary(repository) as file:
-            name = f"{ref.revision}:{ref.path}"
-            git("cat-file", "blob", name, remote=remote, repository=repository, stdout=file, timeout=LONG)
-            file.seek(start)
-            write_blocks(iter(lambda: file.read(BLOCK), b""), entry, into, start, advance)
+        blobs = self._fetched(remote, ref.revision)
+        with blobs.open(blobs.name(ref.revision, ref.path)) as blob:
+            if 0 <= entry.size != blob.size:
+                raise IntegrityError(
+                    f"`{remote.shown}` has {blob.size} bytes of it, and {entry.size} were expected",
+                    path=entry.path,
+                )
+            at, end = 0, blob.size if stop is None else stop
+            for block in blob.blocks():
+                if view := memoryview(block)[max(0, start - at) : max(0, end - at)]:
+                    yield view
+                at += len(block)
+                if at >= end:
+                    return
 
-    def _fetched(self, remote: Remote, commit: str) -> Path:
-        """Return the scratch repository, after it was made sure that it holds the commit's tree.
+    def _fetched(self, remote: Remote, commit: str) -> Blobs:
+        """Return the blobs of the scratch repository, which holds the commit's tree from here on."""
+        blobs = self._blobs.get(remote.url)
+        if blobs is None or not _mark(blobs.repository, commit).exists():
+            repository = self._scratch / f"{sha256_bytes(remote.url.encode())[:16]}.git"
+            self._ensure(remote, repository, commit)
+            blobs = self._blobs[remote.url] = Blobs(remote, repository)
+        return blobs
 
-        A lock on a file, because other instances and other processes may use the same scratch.
+    def _ensure(self, remote: Remote, repository: Path, commit: str) -> None:
+        """Fetch the commit's tree unless it is there, under a lock on a file.
+
+        Because other instances and other processes may use the same scratch.
         """
-        repository = self._scratch / f"{sha256_bytes(remote.url.encode())[:16]}.git"
         with disk_errors(repository):
             make_dirs(self._scratch)
             lock = repository.with_suffix(".lock").open("wb")
@@ -95,7 +110,6 @@ class GitOrigin:
                 git("init", "--quiet", "--bare", "--template=", "--", str(repository), remote=remote)
             if not _mark(repository, commit).exists():
                 _fetch(remote, repository, commit)
-        return repository
 
 
 def _commit_of(remote: Remote, revision: str) -> str:
@@ -179,14 +193,6 @@ def _gone(remote: Remote, commit: str) -> NotFoundError:
     )
 
 
-@contextlib.contextmanager
-def _temporary(repository: Path) -> Iterator[BinaryIO]:
-    with disk_errors(repository):
-        file = tempfile.TemporaryFile(dir=repository)  # noqa: SIM115 - errors of the block are not the disk's
-    with file:
-        yield file
-
-
 def _prove(remote: Remote, repository: Path, commit: str) -> None:
     """Rebuild the tree object from its entries; raises IntegrityError when it is another one."""
     tree = git("rev-parse", "--verify", f"{commit}^{{tree}}", remote=remote, repository=repository)
@@ -215,47 +221,17 @@ def _tree(remote: Remote, repository: Path, commit: str) -> tuple[list[_Blob], d
     return blobs, skipped
 
 
-def _digests(remote: Remote, repository: Path, blobs: Iterable[_Blob]) -> Mapping[str, str]:
+def _digests(remote: Remote, blobs: Blobs, wanted: Iterable[_Blob]) -> Mapping[str, str]:
     """Return the SHA-256 of each blob, by its git name, which is checked on the way."""
     digests: dict[str, str] = {}
-    for batch in _batches({blob.oid: blob.size for blob in blobs}):
-        with _temporary(repository) as file:
-            wanted = "".join(f"{oid}\n" for oid in batch).encode()
-            git(
-                "cat-file", "--batch", remote=remote, repository=repository, stdin=wanted, stdout=file,
-                timeout=LONG,
-            )  # fmt: skip
-            file.seek(0)
-            for oid in batch:
-                digests[oid] = _digest(file, oid) or ""
-                if not digests[oid]:
-                    raise damaged(remote, f"the object {oid} has other bytes")
+    for oid in {blob.oid for blob in wanted}:
+        with blobs.open(oid) as blob:
+            name = hashlib.sha1(b"blob %d\0" % blob.size, usedforsecurity=False)
+            digest = hashlib.sha256()
+            for block in blob.blocks():
+                name.update(block)
+                digest.update(block)
+        if name.hexdigest() != oid:
+            raise damaged(remote, f"the object {oid} has other bytes")
+        digests[oid] = digest.hexdigest()
     return digests
-
-
-def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    total = 0
-    for oid, size in sizes.items():
-        if batch and total + size > BATCH:
-            yield batch
-            batch, total = [], 0
-        batch.append(oid)
-        total += size
-    if batch:
-        yield batch
-
-
-def _digest(file: BinaryIO, oid: str) -> str | None:
-    """Return the SHA-256 of the next blob of `git cat-file --batch`, None when it is not `oid`."""
-    header = file.readline().split()
-    if len(header) != 3 or header[0].decode() != oid:
-        return None
-    left = int(header[2])
-    name, digest = hashlib.sha1(b"blob %d\0" % left, usedforsecurity=False), hashlib.sha256()
-    while left and (block := file.read(min(left, BLOCK))):
-        name.update(block)
-        digest.update(block)
-        left -= len(block)
-    file.read(1)
-    return digest.hexdigest() if name.hexdigest() == oid else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from labsync.errors import (
@@ -21,7 +21,7 @@ from labsync.errors import (
     UnavailableError,
 )
 from labsync.origins.http_errors import bare
-from labsync.process import run
+from labsync.process import Servant, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,28 +126,35 @@ def git(
     repository: Path | None = None,
     variables: Mapping[str, str] | None = None,
     stdin: bytes = b"",
-    stdout: BinaryIO | None = None,
     timeout: float = SHORT,
 ) -> bytes:
     """Run git and return its output; raises the LabsyncError that its failure means.
 
     `MissingError` says that the server answered and does not have what was asked for.
     """
-    settings = (*_SETTINGS, f"protocol.{remote.scheme}.allow=always")
-    argv = ["git", *(word for setting in settings for word in ("-c", setting))]
-    argv += ["--git-dir", str(repository)] if repository else []
     done = run(
-        [*argv, *arguments],
+        [*_argv(remote, repository), *arguments],
         env={**environment(remote.scheme), **(variables or {})},
         stdin=stdin,
-        stdout=stdout,
         timeout=timeout,
     )
     if done.timed_out:
         raise UnavailableError(f"git did not end in {timeout:.0f} s with `{remote.shown}`")
     if done.returncode != 0:
-        raise _failure(remote, done.error_text)
+        raise failure(remote, done.error_text)
     return done.stdout
+
+
+def git_servant(*arguments: str, remote: Remote, repository: Path) -> Servant:
+    """Start a git that stays and answers."""
+    argv = [*_argv(remote, repository), *arguments]
+    return Servant(argv, env=environment(remote.scheme), patience=SHORT)
+
+
+def _argv(remote: Remote, repository: Path | None) -> list[str]:
+    settings = (*_SETTINGS, f"protocol.{remote.scheme}.allow=always")
+    argv = ["git", *(word for setting in settings for word in ("-c", setting))]
+    return [*argv, "--git-dir", str(repository)] if repository else argv
 
 
 class MissingError(NotFoundError):
@@ -162,7 +169,7 @@ def damaged(remote: Remote, why: str) -> IntegrityError:
     )
 
 
-def _failure(remote: Remote, text: str) -> LabsyncError:
+def failure(remote: Remote, text: str) -> LabsyncError:
     """Return the error that git's own words mean."""
     lowered = text.lower()
     said = _USER.sub("", text.splitlines()[-1] if text else "it said nothing")

@@ -1,29 +1,32 @@
-"""One small HTTP reader: resumes, follows redirects itself, and believes no answer it can check.
+"""One small HTTP reader: asks for exact ranges, follows redirects itself, believes no answer it can check.
 
 Used by the origins that speak HTTP. It never asks for compression, never sends credentials to a second
-server, never goes from https to http, and never names a query string or a password in a message.
+server, never goes from https to http, and never names a query string or a password in a message. A file
+behind a redirect is asked for at the first server once; all further ranges go to where it lies, until
+that link runs out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urlsplit
 
-from labsync.errors import IntegrityError, InvalidError, LabsyncError, RefusedError, UnavailableError
+from labsync.errors import IntegrityError, InvalidError, LabsyncError, UnavailableError
 from labsync.origins.http_errors import Answer, bare, status_error, transport_error
-from labsync.origins.sink import write_blocks
+from labsync.origins.http_part import Part, check, is_page, page_error, whole_size
+from labsync.origins.http_ways import Hop, Way, Ways, is_elsewhere
+from labsync.stall import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
-    from labsync.places import Advance
+    from labsync.places import Blocks
     from labsync.snapshot import FileEntry
 
     Explain: TypeAlias = Callable[[Answer], LabsyncError]
@@ -31,40 +34,22 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
 MAX_REDIRECTS = 10
+CONNECTIONS = 64  # kept open to each server; more than a run uses at once
+# Smaller reads cost more: 64 KiB at a time takes a third more CPU, hashing included.
 BLOCK = 1 << 20
 _REDIRECTS = {301, 302, 303, 307, 308}
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+_OK = {200, 206}
+# What servers say of a signed link that ran out (S3 and CloudFront 403, Google 400), or is used again.
+_RAN_OUT = {400, 401, 403, 404, 410}
 
 
 @dataclass(frozen=True, slots=True)
-class _Hop:
-    """Where the request is now, and what may still be sent there."""
+class _Opened:
+    """An answer whose body was not read yet, and the hop that gave it."""
 
-    url: str
-    headers: Mapping[str, str]
-
-    def follow(self, location: str) -> _Hop:
-        """Return the next hop; raises RefusedError (12) where it would be less safe than this one."""
-        try:
-            target = urljoin(self.url, location)
-            old, new = urlsplit(self.url), urlsplit(target)
-            is_same = _server(old) == _server(new)
-        except ValueError as error:
-            raise UnavailableError(f"`{bare(self.url)}` redirects to what is no address") from error
-        if new.scheme not in {"http", "https"} or (old.scheme, new.scheme) == ("https", "http"):
-            raise RefusedError(
-                f"`{bare(self.url)}` redirects to `{bare(target)}`, which is not https",
-                hint="use an origin that stays on https",
-            )
-        if is_same:
-            return _Hop(target, self.headers)
-        public = {name: value for name, value in self.headers.items() if name != "Authorization"}
-        return _Hop(target, public)
-
-
-def _server(url: SplitResult) -> tuple[str, str | None, int]:
-    return url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80)
+    response: BaseHTTPResponse
+    answer: Answer
+    hop: Hop
 
 
 class HttpReader:
@@ -75,10 +60,14 @@ class HttpReader:
         *,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
+        self._now = now
         self._explain: Explain = status_error
         self._pools: dict[str, PoolManager] = {}
+        self._by_server: dict[tuple[str, str], PoolManager] = {}
+        self._ways = Ways()
 
     def explaining(self, explain: Explain) -> HttpReader:
         """Return a reader on the same connections whose failed answers become the errors of `explain`."""
@@ -90,71 +79,94 @@ class HttpReader:
         self,
         url: str,
         entry: FileEntry,
-        into: Path,
-        start: int,
-        advance: Advance,
+        start: int = 0,
+        stop: int | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> None:
+    ) -> Blocks:
         """Fulfil the contract of `Reader.read` for the file at `url`."""
-        if start and start == entry.size:
+        part = Part.of(entry, start, stop)
+        if part.is_empty:
             return
-        sent = {**(headers or {}), "Range": f"bytes={start}-"} if start else {**(headers or {})}
-        with self._answer("GET", url, sent) as (response, answer):
-            restarts = answer.status == 416 or (start > 0 and answer.status == 200)
-            if restarts:
-                advance(-start)
-            if answer.status != 416:
-                start = 0 if restarts else start
-                _check(answer, entry, start)
-                write_blocks(_blocks(response, url), entry, into, start, advance)
-                return
-        if not start:
-            raise UnavailableError(f"`{bare(url)}` answered 416 although no range was asked for")
-        self.read(url, entry, into, 0, advance, headers)
+        opened = self._open(url, part, headers or {})
+        try:
+            yield from self._blocks(opened, part)
+        finally:
+            opened.response.close()  # read to its end, its connection is in the pool again already
 
     def size(self, url: str, headers: Mapping[str, str] | None = None) -> int:
         """Return the file's size in bytes, -1 where the server does not tell; reads at most a byte.
 
         Raises as `Reader.read` does.
         """
-        with contextlib.suppress(LabsyncError), self._answer("HEAD", url, headers or {}) as (_, answer):
-            if (size := _whole_size(answer)) >= 0 and not _is_page(answer):
+        first = _first(url, headers or {})
+        with contextlib.suppress(LabsyncError):
+            answer = self._head("HEAD", first, {})
+            if (size := whole_size(answer)) >= 0 and not is_page(answer):
                 return size
-        with self._answer("GET", url, {**(headers or {}), "Range": "bytes=0-0"}) as (_, answer):
-            if _is_page(answer):
-                raise _page_error(answer)
-            return _whole_size(answer)
+        answer = self._head("GET", first, {"Range": "bytes=0-0"})
+        if is_page(answer):
+            raise page_error(answer)
+        return whole_size(answer)
 
-    @contextlib.contextmanager
-    def _answer(
-        self, method: str, url: str, headers: Mapping[str, str]
-    ) -> Iterator[tuple[BaseHTTPResponse, Answer]]:
-        """Open the answer after all redirects; it has status 200, 206 or 416, else this raises."""
-        response, answer = self._request(method, url, headers)
-        if answer.status == 403 and _server(urlsplit(answer.url)) != _server(urlsplit(url)):
-            # A signed link that ran out: the server that gave it gives a fresh one.
-            _discard(response)
-            response, answer = self._request(method, url, headers)
+    def _head(self, method: str, first: Hop, extra: Mapping[str, str]) -> Answer:
+        opened = self._follow(method, first, extra)
+        _discard(opened.response)
+        if opened.answer.status not in {*_OK, 416}:
+            raise self._explain(opened.answer)
+        return opened.answer
+
+    def _open(self, url: str, part: Part, headers: Mapping[str, str]) -> _Opened:
+        """Return the answer that has the part, by the known way or by asking the first server.
+
+        A link that ran out is renewed by the first server, once; before that, the one is tried that
+        another thread got meanwhile. A server may refuse a link's second use: then each part asks alone.
+        """
+        way, first = self._ways.to(url), _first(url, headers)
+        asked = 0
+        for attempt in range(4):
+            with way.turn(alone=attempt > 1) as known:
+                opened = self._try(way, known, first, part)
+            if opened.answer.status in _OK:
+                return opened
+            asked += known is None
+            may_be_a_link = known is not None or is_elsewhere(opened.answer.url, url)
+            if asked == 2 or opened.answer.status not in _RAN_OUT or not may_be_a_link:
+                break
+        raise self._explain(opened.answer)
+
+    def _try(self, way: Way, known: Hop | None, first: Hop, part: Part) -> _Opened:
+        """Return the first server's or the known one's answer: with the part, or a refusal, then closed."""
+        opened = None
         try:
-            if answer.status not in {200, 206, 416}:
-                raise self._explain(answer)
-            yield response, answer
-        finally:
-            response.close()  # a connection whose answer was read to its end is in the pool again already
+            opened = self._follow("GET", known or first, part.headers)
+            if opened.answer.status in {*_OK, 416}:
+                check(opened.answer, part)
+                etag = opened.answer.headers.get("etag", "")
+                way.learn(opened.hop, etag, part, is_fresh=known is None)
+                return opened
+        except BaseException:
+            way.forget(known)
+            if opened is not None:
+                opened.response.close()
+            raise
+        way.forget(known)
+        _discard(opened.response)
+        return opened
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, Answer]:
-        hop = _Hop(url, {**headers, "Accept-Encoding": "identity"})
+    def _follow(self, method: str, hop: Hop, extra: Mapping[str, str]) -> _Opened:
+        """Send the request, and again to where the answer redirects."""
+        begin = hop.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(method, hop)
+            response = self._send(method, hop, extra)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 lowered = {name.lower(): value for name, value in response.headers.items()}
-                return response, Answer(hop.url, response.status, lowered)
+                return _Opened(response, Answer(hop.url, response.status, lowered), hop)
             _discard(response)
             hop = hop.follow(location)
-        raise UnavailableError(f"`{bare(url)}` redirects more than {MAX_REDIRECTS} times")
+        raise UnavailableError(f"`{bare(begin)}` redirects more than {MAX_REDIRECTS} times")
 
-    def _send(self, method: str, hop: _Hop) -> BaseHTTPResponse:
+    def _send(self, method: str, hop: Hop, extra: Mapping[str, str]) -> BaseHTTPResponse:
         import urllib3
 
         connect, read = self._timeouts
@@ -162,7 +174,7 @@ class HttpReader:
             return self._pool(hop.url).urlopen(
                 method,
                 hop.url,
-                headers=dict(hop.headers),
+                headers={**hop.headers, **extra},
                 redirect=False,
                 retries=False,
                 preload_content=False,
@@ -175,95 +187,70 @@ class HttpReader:
             raise transport_error(hop.url, error) from error
 
     def _pool(self, url: str) -> PoolManager:
-        """Return the connections to use for `url`: the proxy that the environment names, or none."""
-        from urllib.request import getproxies, proxy_bypass
+        """Return the connections to use for `url`: by the proxy that the environment names, or by none."""
+        host = urlsplit(url)
+        server = (host.scheme, host.netloc.rpartition("@")[2])
+        if server not in self._by_server:
+            self._by_server[server] = self._pool_by(_proxy(*server))
+        return self._by_server[server]
 
+    def _pool_by(self, proxy: str) -> PoolManager:
         import urllib3
 
         from labsync import __version__
 
-        host = urlsplit(url)
-        proxy = "" if proxy_bypass(host.netloc.rpartition("@")[2]) else getproxies().get(host.scheme, "")
         if proxy not in self._pools:
             agent = {"User-Agent": f"labsync/{__version__}"}
             made = (
-                urllib3.ProxyManager(proxy, maxsize=16, headers=agent)
+                urllib3.ProxyManager(proxy, maxsize=CONNECTIONS, headers=agent)
                 if proxy
-                else urllib3.PoolManager(maxsize=16, headers=agent)
+                else urllib3.PoolManager(maxsize=CONNECTIONS, headers=agent)
             )
             self._pools.setdefault(proxy, made)
         return self._pools[proxy]
+
+    def _blocks(self, opened: _Opened, part: Part) -> Iterator[bytes]:
+        """Yield the body as it comes in, so that a cut connection loses nothing that had arrived."""
+        url, path = opened.answer.url, part.entry.path
+        left = part.stop - part.start if part.stop >= 0 else -1
+        away = 0.0  # seconds that the caller spent between blocks, for which the server cannot be blamed
+        watch = Watch(f"`{bare(url)}`", now=lambda: self._now() - away)
+        while block := _next(opened.response, url):
+            watch.saw(len(block))
+            if 0 <= left < len(block):
+                raise IntegrityError(f"`{bare(url)}` sent more bytes than it was asked for", path=path)
+            left -= len(block) if left >= 0 else 0
+            since = self._now()
+            yield block
+            away += self._now() - since
+        if left > 0:
+            raise UnavailableError(f"`{bare(url)}` ended {left} bytes too early", path=path)
+
+
+def _first(url: str, headers: Mapping[str, str]) -> Hop:
+    return Hop(url, {**headers, "Accept-Encoding": "identity"})
+
+
+def _proxy(scheme: str, host: str) -> str:
+    from urllib.request import getproxies, proxy_bypass
+
+    return "" if proxy_bypass(host) else getproxies().get(scheme, "")
+
+
+def _next(response: BaseHTTPResponse, url: str) -> bytes:
+    """Return what has come in, waiting for at least one byte; empty at the end."""
+    import urllib3
+
+    try:
+        return response.read1(BLOCK)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise transport_error(url, error) from error
 
 
 def _discard(response: BaseHTTPResponse) -> None:
     """Let go of an answer whose body is of no interest, keeping the connection where that is cheap."""
     import urllib3
 
-    with contextlib.suppress(urllib3.exceptions.HTTPError):
-        response.read(1 << 16)
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+        response.read1(1 << 16)
     response.close()
-
-
-def _blocks(response: BaseHTTPResponse, url: str) -> Iterator[bytes]:
-    """Yield the body as it comes in, so that a cut connection loses nothing that had arrived."""
-    import urllib3
-
-    while True:
-        try:
-            block = response.read1(BLOCK)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise transport_error(url, error) from error
-        if not block:
-            return
-        yield block
-
-
-def _whole_size(answer: Answer) -> int:
-    """Return the size of the whole file as the answer tells it, -1 where it does not."""
-    text = answer.headers.get("content-range", "")
-    if match := _CONTENT_RANGE.fullmatch(text) or _UNSATISFIED.fullmatch(text):
-        total = match[match.re.groups]
-        return -1 if total == "*" else int(total)
-    if answer.status != 200 or answer.is_encoded:
-        return -1
-    length = answer.headers.get("content-length", "")
-    return int(length) if length.isdigit() else -1
-
-
-def _check(answer: Answer, entry: FileEntry, start: int) -> None:
-    """Raise when the answer cannot be the bytes of `entry` from `start` on."""
-    if answer.is_encoded:
-        raise UnavailableError(
-            f"`{bare(answer.url)}` sent the file compressed although asked not to", path=entry.path
-        )
-    size = _whole_size(answer)
-    if _is_page(answer) and (size != entry.size or size < 0):
-        raise _page_error(answer)
-    if answer.status == 206:
-        _check_range(answer, entry, start)
-    if size >= 0 and 0 <= entry.size != size:
-        what = f"`{bare(answer.url)}` has {size} bytes, and {entry.size} were expected"
-        kind = IntegrityError if size > entry.size else UnavailableError
-        raise kind(what, path=entry.path, hint="the file has changed at its origin: `labsync lock --upgrade`")
-
-
-def _check_range(answer: Answer, entry: FileEntry, start: int) -> None:
-    match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
-    last = entry.size - 1 if entry.size >= 0 else None
-    if match is None or int(match[1]) != start or (last is not None and int(match[2]) > last):
-        raise UnavailableError(
-            f"`{bare(answer.url)}` answered with another range than the one asked for", path=entry.path
-        )
-
-
-def _is_page(answer: Answer) -> bool:
-    """Say whether a web page came where its address promises something else."""
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "text/html" and not urlsplit(answer.url).path.lower().endswith((".html", ".htm"))
-
-
-def _page_error(answer: Answer) -> UnavailableError:
-    return UnavailableError(
-        f"`{bare(answer.url)}` answered with a web page instead of the file",
-        hint="this network may want you to sign in first; open the address in a browser",
-    )

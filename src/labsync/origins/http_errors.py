@@ -16,7 +16,7 @@ from labsync.errors import LabsyncError, NotAllowedError, NotFoundError, Unavail
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_RATE_LIMIT = re.compile(r"r=(\d+).*?t=(\d+)")
+_RATE_LIMIT = re.compile(r"r=(\d+)[^,]*?t=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return float(asked)
     if asked and (parsed := email.utils.parsedate_tz(asked)) is not None:
         return max(0.0, email.utils.mktime_tz(parsed) - time.time())
-    if (match := _RATE_LIMIT.search(headers.get("ratelimit", ""))) and match[1] == "0":
-        return float(match[2])
-    return 0.0
+    limits = _RATE_LIMIT.finditer(headers.get("ratelimit", ""))
+    return max((float(limit[2]) for limit in limits if limit[1] == "0"), default=0.0)
 
 
 def status_error(answer: Answer) -> LabsyncError:

@@ -1,7 +1,8 @@
 """The Hugging Face hub: models as `hf://org/name`, datasets as `hf://datasets/org/name`.
 
 The listing comes from `huggingface_hub`; the bytes come through labsync's own reader, because the library
-neither resumes across calls nor notices a flipped byte.
+neither resumes across calls nor notices a flipped byte. However many ranges of a file are read, the hub is
+asked for it once, and again only when the signed link it gave has run out.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from labsync.origins.http_errors import Answer, status_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from huggingface_hub import HfApi
 
     from labsync.manifest.model import Artifact
-    from labsync.places import Advance, Ref
+    from labsync.places import Blocks, Ref
     from labsync.snapshot import FileEntry
 
 _ORIGIN = re.compile(r"hf://(?P<kind>datasets/)?(?P<id>[\w.-]+(?:/[\w.-]+)?)")
@@ -88,13 +88,13 @@ class HuggingFaceOrigin:
         kept = tuple(file for file in files if artifact.filter.keeps(file.path))
         return Listing(info.sha, kept, {}, filtered=len(kept) < len(files))
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         """Fulfil the contract of `Reader.read`."""
         repo, token = _Repo.of(ref.location), self._token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         url = f"{self._url()}/{repo.address}/resolve/{quote(ref.revision, safe='')}/{quote(ref.path)}"
         reader = self._http.explaining(lambda answer: self._explain(repo, answer))
-        reader.read(url, entry, into, start, advance, headers)
+        yield from reader.read(url, entry, start, stop, headers)
 
     def _url(self) -> str:
         from huggingface_hub import constants

@@ -1,4 +1,4 @@
-"""Any URL: https through labsync's own reader, everything else through fsspec.
+"""Any URL: https through labsync's own reader, the bytes of `file:` directly, everything else through fsspec.
 
 One file, or (not over http) a folder, written with a slash at its end.
 """
@@ -10,23 +10,22 @@ from urllib.parse import unquote, urlsplit
 
 from labsync.errors import InvalidError, NotFoundError
 from labsync.origins.base import Listed, Listing
-from labsync.origins.file_systems import FileSystems, file_errors, open_file
+from labsync.origins.file_systems import FileSystems, file_errors, read_blocks
 from labsync.origins.http import HttpReader
 from labsync.origins.http_errors import bare
-from labsync.origins.sink import write_blocks
+from labsync.origins.local_files import SCHEME as LOCAL
+from labsync.origins.local_files import read_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fsspec import AbstractFileSystem
 
     from labsync.manifest.model import Artifact
     from labsync.origins.file_systems import Info
-    from labsync.places import Advance, Ref
+    from labsync.places import Blocks, Ref
     from labsync.snapshot import FileEntry
 
-BLOCK = 1 << 20
 # Their `find` is one flat listing that raises; elsewhere it leaves out what it could not list.
 _FLAT = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 
@@ -51,15 +50,19 @@ class UrlOrigin:
         with file_errors(url):
             return _listing(self._folder(url), artifact)
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         """Fulfil the contract of `Reader.read`."""
         url = ref.location
         if _is_http(url):
-            self._http.read(url, entry, into, start, advance)
-            return
+            return self._http.read(url, entry, start, stop)
         url = url + ref.path if url.endswith("/") else url
+        if url.startswith(LOCAL):
+            return read_local(url, entry, start, stop)
+        return self._read_elsewhere(url, entry, start, stop)
+
+    def _read_elsewhere(self, url: str, entry: FileEntry, start: int, stop: int | None) -> Blocks:
         fs, path = self._systems.open(url)
-        write_blocks(_blocks(fs, path, url, start), entry, into, start, advance)
+        yield from read_blocks(fs, path, url, entry, start, stop)
 
     def _one(self, url: str, sha256: str) -> Listed:
         name = _name(url)
@@ -142,10 +145,3 @@ def _listed(info: Info, path: str, sha256: str = "") -> Listed:
     size, mode = info.get("size"), info.get("mode")
     is_executable = isinstance(mode, int) and bool(mode & 0o100)
     return Listed(path, size if isinstance(size, int) else -1, sha256, is_executable)
-
-
-def _blocks(fs: AbstractFileSystem, path: str, url: str, start: int) -> Iterator[bytes]:
-    with file_errors(url), open_file(fs, path) as file:
-        file.seek(start)
-        while block := file.read(BLOCK):
-            yield block

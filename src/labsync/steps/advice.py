@@ -4,76 +4,90 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labsync.steps.environment import environment_is_missing
+from labsync.names import ArtifactName
 from labsync.steps.outcome import Advice
-from labsync.steps.prove import has_gpu, pending_models
-from labsync.steps.writers import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from labsync.manifest.model import Artifact
+    from labsync.places import Inventory
     from labsync.report import ArtifactReport
     from labsync.snapshot import FileEntry
     from labsync.steps.lab import Lab
+    from labsync.steps.status import Stand
 
-AT_RISK = ("ahead", "conflict", "modified")
 
-
-def advise(lab: Lab, reports: Sequence[ArtifactReport]) -> Advice:
-    """Return the advice for these reports; looks at the disk only for what is not pushed.
+def advise(lab: Lab, stands: Sequence[Stand]) -> Advice:
+    """Return the advice for artifacts that stand so.
 
     While the mirror lies in the manifest's own folder nothing that was made here is safe.
     """
-    files: list[FileEntry] = []
+    files = size = 0
     names, unknown = [], []
     made = {artifact.name for artifact in lab.manifest.artifacts if artifact.is_made}
-    for report in reports:
-        if report.name not in made:
+    for stand in stands:
+        if stand.report.name not in made:
             continue
-        if report.disk == "failed":
-            unknown.append(report.name)
-        elif lab.mirror_is_embedded or report.disk in AT_RISK:
-            fresh = _unpushed(lab, lab.manifest.by_name[report.name])
-            files += fresh
-            names += [report.name] if fresh else []
+        if stand.report.disk == "failed":
+            unknown.append(stand.report.name)
+            continue
+        count, bytes_ = _at_risk(lab, stand)
+        files, size = files + count, size + bytes_
+        names += [stand.report.name] if count else []
     return Advice(
-        len(files),
-        sum(entry.size for entry in files),
+        files,
+        size,
         tuple(names),
-        next_command(reports, names, made) or _proof_command(lab),
+        next_command([stand.report for stand in stands], names, made) or _proof_command(lab),
         tuple(unknown),
         lab.mirror_is_embedded and bool(made),
     )
 
 
-def _unpushed(lab: Lab, artifact: Artifact) -> list[FileEntry]:
-    everything = lab.home(artifact).inventory(rehash=False).files
-    found = {path: f for path, f in everything.items() if not is_secret(path)}
+def _at_risk(lab: Lab, stand: Stand) -> tuple[int, int]:
+    """Return how many files and bytes would be lost."""
     if lab.mirror_is_embedded:
-        return [f.entry for f in found.values()]
+        return stand.report.files, stand.report.bytes
+    if stand.inventory is None:
+        return 0, 0
+    fresh = _unpushed(lab, lab.manifest.by_name[ArtifactName(stand.report.name)], stand.inventory)
+    return len(fresh), sum(entry.size for entry in fresh)
+
+
+def _unpushed(lab: Lab, artifact: Artifact, inventory: Inventory) -> list[FileEntry]:
+    found = inventory.files.values()
     if lab.has_mirror:
         stored = _stored(lab, artifact)
-        return [f.entry for f in found.values() if f.entry.sha256 not in stored]
+        return [f.entry for f in found if f.entry.sha256 not in stored]
     known = set(lab.base(artifact) or ())
     # An older checkpoint was pushed when labsync has a record of it.
     settled = ("recorded",) if artifact.kind == "checkpoints" else ()
-    return [f.entry for f in found.values() if f.entry not in known and f.state not in settled]
+    return [f.entry for f in found if f.entry not in known and f.state not in settled]
 
 
 def _stored(lab: Lab, artifact: Artifact) -> set[str]:
     """Return the contents that the mirror has, losers of conflicts and older checkpoints too."""
-    if artifact.kind != "checkpoints":
-        return set(lab.view.contents(artifact.name))
-    indexes = (index for _, index in lab.view.history(artifact.name))
+    if artifact.kind == "checkpoints":
+        indexes = (index for _, index in lab.view.history(artifact.name))
+    else:
+        heads = (lab.view.head(name) for name in lab.view.names(artifact.name))
+        indexes = (lab.view.index(head.index) for head in heads if head is not None)
     return {located.entry.sha256 for index in indexes for located in index.files}
 
 
 def _proof_command(lab: Lab) -> str:
     """Return what is left to prove once everything is in its place."""
-    if environment_is_missing(lab):
-        return "labsync env build"
-    if pending_models(lab):
+    if lab.manifest.environment is not None:
+        from labsync.steps.environment import environment_is_missing
+
+        if environment_is_missing(lab):
+            return "labsync env build"
+    if any(artifact.smoke is not None for artifact in lab.manifest.artifacts):
+        from labsync.steps.prove import has_gpu, pending_models
+
+        if not pending_models(lab):
+            return ""
         return "labsync smoke --pending" + ("" if has_gpu() else " (on a GPU session)")
     return ""
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from labsync.errors import DiskError, InterruptedRunError, LabsyncError, NotFoundError, UsageError
 from labsync.events import Note, TransferEnded, TransferPlanned
-from labsync.mirrors.base import Located
-from labsync.mirrors.records import new_batch
+from labsync.mirrors.base import Located, OtherBytesError
 from labsync.names import escape
 from labsync.places import Ref
-from labsync.plan import NO_FILES, Goal, Plan, make_plan
+from labsync.plan import NO_FILES, Goal, Pack, Plan, make_plan
 from labsync.report import ErrorReport, Transferred
 from labsync.snapshot import Snapshot
 from labsync.steps.fetched import FetchedFirst
 from labsync.steps.room import ensure_room
+from labsync.steps.uploads import Notes, begin_upload, for_packs, without_stored
 from labsync.transfer.engine import Engine, workload
+from labsync.transfer.pace import Pace
 from labsync.transfer.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from labsync.disk.base import Home
     from labsync.manifest.model import Artifact
@@ -37,25 +36,32 @@ ASK_ABOVE = 1 << 30
 
 @dataclass(frozen=True)
 class Task:
-    """One artifact's goal and plan, and its home where the disk takes part."""
+    """One artifact's goal and plan, and its home where the disk takes part.
+
+    `stored` are packs of the goal that a stopped run wrote already.
+    """
 
     artifact: Artifact
     goal: Goal
     plan: Plan
     home: Home | None
+    stored: tuple[Pack, ...] = ()
 
 
 @dataclass(frozen=True)
 class Carried:
     """What became of the tasks: failures by artifact, bytes moved, and where contents now lie.
 
-    `damaged` are keys of the mirror that hold no or other bytes than was said.
+    `packs` are the sizes of the packs that were written, by key; `damaged` the keys of the mirror that
+    hold no or other bytes than was said, `spoiled` the contents whose new key was taken by other bytes.
     """
 
     errors: tuple[ErrorReport, ...]
     transferred: Transferred
-    written: Mapping[tuple[ArtifactName, str], str]
+    written: Mapping[tuple[ArtifactName, str], Ref]
+    packs: Mapping[str, int] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
+    spoiled: frozenset[tuple[ArtifactName, str]] = frozenset()
 
     def failed(self, artifact: ArtifactName) -> bool:
         """Say whether anything of this artifact could not be done."""
@@ -67,9 +73,11 @@ class Carried:
         What this run wrote comes first: it may replace what is damaged there.
         """
         located = []
+        stored = _members(task.stored)
         for entry in task.goal.wanted:
-            key = self.written.get((task.artifact.name, entry.sha256))
-            ref = Ref(key) if key else task.goal.mirrored.get(entry.sha256)
+            ref = self.written.get((task.artifact.name, entry.sha256)) or stored.get(
+                entry.sha256, task.goal.mirrored.get(entry.sha256)
+            )
             if ref is None or ref.location in self.damaged:
                 return None
             located.append(Located(entry, ref.location, ref.offset))
@@ -78,34 +86,17 @@ class Carried:
 
 def prepare(lab: Lab, artifact: Artifact, goal: Goal, home: Home | None) -> Task:
     """Plan a goal; where content must be written, into a batch that is journalled before its first byte."""
-    if goal.to_mirror and any(entry.sha256 not in goal.mirrored for entry in goal.wanted):
-        memory = lab.memory_key(artifact)
-        done, lost = _uploaded(lab, memory, goal)
-        if lost:  # the batch is given up: its other keys may hold anything, and a key is written once
-            lab.state.close_batches(memory)
-        batch = lab.state.open_batch(memory, goal.wanted.id, lambda: new_batch(datetime.now(timezone.utc)))
-        for sha256, ref in done.items() if lost else ():
-            lab.state.record_upload(batch, sha256, ref.location)
-        prefix = f"{artifact.name}/{batch}/"
-        goal = replace(goal, mirrored={**done, **goal.mirrored}, key_prefix=prefix)
-    return Task(artifact, goal, make_plan(goal), home)
+    goal = for_packs(lab, artifact, goal)
+    if not goal.to_mirror or all(entry.sha256 in goal.mirrored for entry in goal.wanted):
+        return Task(artifact, goal, make_plan(goal), home)
+    goal, stored = begin_upload(lab, artifact, goal)
+    plan, whole = without_stored(make_plan(goal), stored)
+    return Task(artifact, goal, plan, home, whole)
 
 
-def _uploaded(lab: Lab, memory: str, goal: Goal) -> tuple[dict[str, Ref], bool]:
-    """Return what a stopped run wrote of the wanted contents, and whether any of it is gone again.
-
-    It may lie in any batch that was not finished: what is wanted may have changed since one was
-    stopped. The mirror may have been emptied since, and a bucket may have rules of its own.
-    """
-    journal = lab.state.uploaded_of(memory)
-    sizes = {entry.sha256: entry.size for entry in goal.wanted if entry.sha256 not in goal.mirrored}
-    claimed = [(sha256, key) for sha256, key in journal.items() if sha256 in sizes]
-    if not claimed:
-        return {}, False
-    with ThreadPoolExecutor(lab.options.jobs) as pool:
-        there = list(pool.map(lambda item: lab.mirror.has(item[1], sizes[item[0]]), claimed))
-    kept = {sha256: Ref(key) for (sha256, key), is_there in zip(claimed, there, strict=True) if is_there}
-    return kept, not all(there)
+def _members(packs: Iterable[Pack]) -> dict[str, Ref]:
+    """Return where each content of the packs lies."""
+    return {m.entry.sha256: Ref(pack.key, offset=m.offset) for pack in packs for m in pack.members}
 
 
 def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
@@ -123,25 +114,39 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     _announce_upload(lab, tasks)
     first = _run(lab, tasks, title)
     first = replace(first, errors=unmet + first.errors)
-    if not first.damaged:
+    if first.packs:
+        lab.view.packs.update(first.packs)
+    if not first.damaged and not first.spoiled:
         return first
-    lab.view.condemn(first.damaged)
+    if first.damaged:
+        lab.view.condemn(first.damaged)
     return _heal(lab, tasks, first)
 
 
 def _run(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     routes = [route for task in tasks for route in task.plan.routes]
-    lab.observe(TransferPlanned(title, *workload(routes)))
+    packs = [pack for task in tasks for pack in task.plan.packs]
+    lab.observe(TransferPlanned(title, *workload(routes, packs)))
     try:
-        outcome = _execute(lab, tasks, routes)
+        outcome = _execute(lab, tasks, routes, packs)
     finally:
         lab.observe(TransferEnded())
+    written = {(r.artifact, r.entry.sha256): Ref(r.key) for r in outcome.written}
+    for pack in outcome.packed:
+        written |= {(pack.artifact, sha256): ref for sha256, ref in _members([pack]).items()}
+    spoiled = [failure for failure in outcome.failures if isinstance(failure.error, OtherBytesError)]
     return Carried(
-        tuple(ErrorReport.of(f.error, f.route.artifact) for f in outcome.failures),
+        tuple(ErrorReport.of(f.error, f.item.artifact) for f in outcome.failures if f not in spoiled),
         outcome.transferred,
-        {(r.artifact, r.entry.sha256): r.key for r in outcome.written},
+        written,
+        {pack.key: pack.size for pack in (*outcome.packed, *(p for t in tasks for p in t.stored))},
         frozenset(s.ref.location for r in outcome.damaged for s in r.sources if s.place == "mirror"),
+        frozenset((f.item.artifact, sha256) for f in spoiled for sha256 in _contents(f.item)),
     )
+
+
+def _contents(item: Route | Pack) -> tuple[str, ...]:
+    return tuple(m.entry.sha256 for m in item.members) if isinstance(item, Pack) else (item.entry.sha256,)
 
 
 def _heal(lab: Lab, tasks: Sequence[Task], first: Carried) -> Carried:
@@ -150,6 +155,7 @@ def _heal(lab: Lab, tasks: Sequence[Task], first: Carried) -> Carried:
     errors = list(first.errors)
     for task in tasks:
         lost = {e.sha256 for e in task.goal.wanted if _ref_key(task, e.sha256) in first.damaged}
+        lost |= {sha256 for artifact, sha256 in first.spoiled if artifact == task.artifact.name}
         if not lost:
             continue
         try:
@@ -162,12 +168,14 @@ def _heal(lab: Lab, tasks: Sequence[Task], first: Carried) -> Carried:
     try:
         ensure_room(lab, healing)
         second = _run(lab, healing, "repair of the mirror")
+        lab.view.packs.update(second.packs)
     except DiskError as error:
         return replace(first, errors=(*errors, ErrorReport.of(error)))
     return Carried(
         (*errors, *second.errors),
         first.transferred + second.transferred,
         {**first.written, **second.written},
+        {**first.packs, **second.packs},
         first.damaged,
     )
 
@@ -198,36 +206,41 @@ def _healing(lab: Lab, task: Task, lost: set[str]) -> list[Task]:
     return [prepare(lab, task.artifact, goal, task.home)]
 
 
-def _execute(lab: Lab, tasks: Sequence[Task], routes: Sequence[Route]) -> EngineOutcome:
+def _execute(
+    lab: Lab, tasks: Sequence[Task], routes: Sequence[Route], packs: Sequence[Pack]
+) -> EngineOutcome:
     for task in tasks:
         if task.home is not None and any(route.publications for route in task.plan.routes):
             task.home.begin()
 
-    if any(route.key for route in routes):
+    if packs or any(route.key for route in routes):
         # What keeps the probe from being answered also keeps each write, and is reported there.
         with contextlib.suppress(LabsyncError):
             lab.probe_mirror()
 
-    def on_written(route: Route) -> None:
-        lab.state.record_upload(route.key.split("/")[2], route.entry.sha256, route.key)
-
+    notes = Notes(lab.state)
     work = {
         task.artifact.name: Work(
             stage=lab.stage_dir,
             home=task.home,
             origin=FetchedFirst(lab.origin(task.artifact), lab.fetched_dir) if task.goal.origin else None,
             mirror=lab.mirror if lab.has_mirror else None,
-            on_written=on_written,
+            on_written=notes.take,
+            journal=lab.state.multipart(lab.memory_key(task.artifact)),
+            fetched=lab.fetched_dir,
         )
         for task in tasks
     }
+    engine = Engine(jobs=lab.options.jobs, observer=lab.observe, pace=Pace(lab.options.bandwidth))
     try:
-        return Engine(jobs=lab.options.jobs, observer=lab.observe).execute(routes, work)
+        return engine.execute(routes, work, packs)
     except InterruptedRunError as error:
         # A signal ends the command: it is no failure of one artifact, after which the next one's turn comes.
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__ from None
         raise
+    finally:
+        notes.flush()
 
 
 def _unmet(task: Task) -> ErrorReport:
@@ -246,7 +259,7 @@ def _unmet(task: Task) -> ErrorReport:
 def _announce_upload(lab: Lab, tasks: Sequence[Task]) -> None:
     first = sum(task.plan.bytes_to_mirror for task in tasks)
     if first:
-        files = sum(1 for task in tasks for route in task.plan.routes if route.key)
+        files = sum(task.plan.files_to_mirror for task in tasks)
         lab.observe(Note(f"writing {files} files, {first:,} bytes, to the mirror {lab.mirror.url}"))
     if first > ASK_ABOVE and not lab.options.agrees(f"upload {first / 2**30:.1f} GiB to {lab.mirror.url}?"):
         raise UsageError(

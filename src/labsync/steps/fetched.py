@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import threading
@@ -30,18 +29,19 @@ from labsync.errors import (
     UnavailableError,
 )
 from labsync.names import escape
-from labsync.places import Ref
+from labsync.places import NoRangesError, Ref
 from labsync.snapshot import FileEntry
 from labsync.transfer.retry import ATTEMPTS, RetryBudget, backoff, roll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from io import FileIO
     from pathlib import Path
     from typing import BinaryIO
 
     from labsync.manifest.model import Artifact
     from labsync.origins.base import Listed
-    from labsync.places import Advance, Found, Reader
+    from labsync.places import Advance, Blocks, Found, Reader
     from labsync.plan import Plan
     from labsync.steps.lab import Lab
 
@@ -49,58 +49,43 @@ if TYPE_CHECKING:
 class FetchedFirst:
     """A reader that looks into the folder of fetched bytes before it asks its origin.
 
-    What lies there was read from the origin once; like everything it is verified by the engine. It
-    is moved, not copied: wrong bytes are not met a second time, and a full disk needs no second room.
+    What lies there was read from the origin once; like everything it is verified by who reads. It is
+    given once: wrong bytes are not met a second time, and the room is free again when they are read.
     """
 
     def __init__(self, origin: Reader, folder: Path) -> None:
         self._origin = origin
         self._folder = folder
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
         """Fulfil the contract of `Reader.read`."""
-        if start or not _move(self._folder / entry.sha256, entry.size, into, advance):
-            self._origin.read(ref, entry, into, start, advance)
+        is_whole = start == 0 and stop in (None, entry.size)
+        fetched = _take(self._folder / entry.sha256, entry.size) if is_whole else None
+        if fetched is None:
+            yield from self._origin.read(ref, entry, start, stop)
+            return
+        with fetched:
+            while block := fetched.read(BLOCK):
+                yield block
 
 
-def _move(fetched: Path, size: int, into: Path, advance: Advance) -> bool:
-    """Move the bytes of a fetched file into the file `into`; False, and no change, where there are none.
-
-    Block by block from the end, so that both together never take more than one block of room. Not
-    by a rename: `into` is locked by its holder, and a lock belongs to the file and not to its name.
-    """
+def _take(path: Path, size: int) -> BinaryIO | None:
+    """Open a fetched file and remove its name; None where there is none of this size."""
     try:
-        source = fetched.open("r+b")
+        file = path.open("rb", buffering=0)
     except FileNotFoundError:
-        return False
-    with source, atomic.disk_errors(into):
-        if not _is_alone(source):
-            return False
-        try:
-            if os.fstat(source.fileno()).st_size != size:  # left by a run that was killed in the middle
-                return False
-            with into.open("wb") as target:
-                target.truncate(size)
-                for at in reversed(range(0, size, BLOCK)):
-                    block = os.pread(source.fileno(), BLOCK, at)
-                    target.seek(at)
-                    target.write(block)
-                    target.flush()
-                    source.truncate(at)
-                    advance(len(block))
-        finally:
-            fetched.unlink(missing_ok=True)
-    return True
-
-
-def _is_alone(file: BinaryIO) -> bool:
-    """Lock the file; False when another reader of the same content was first."""
-    with contextlib.suppress(OSError):  # a file system without locks; the digest is checked in any case
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        return None
+    try:
+        path.unlink()
+        if os.fstat(file.fileno()).st_size == size:
+            return file
+    except FileNotFoundError:  # another reader of the same content was first
+        pass
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
 
 
 def movable(folder: Path, target: Path, plan: Plan) -> int:
@@ -226,15 +211,35 @@ class Fetcher:
 
     def _read(self, ref: Ref, listed: Listed, staged: Path, run: _Run) -> None:
         entry = FileEntry(listed.path, "", listed.size, listed.executable)
-        for attempt in range(ATTEMPTS):
-            try:
-                self.reader.read(ref, entry, staged, 0, run.moved)
-                return
-            except UnavailableError as error:
-                delay = error.retry_after + backoff(attempt, roll())
-                if attempt == ATTEMPTS - 1 or not run.budget.take(delay):
-                    raise
-            run.wait(delay)
+        with atomic.disk_errors(staged), staged.open("wb", buffering=0) as file:
+            for attempt in range(ATTEMPTS):
+                try:
+                    self._continue(ref, entry, file, run)
+                    return
+                except UnavailableError as error:
+                    delay = error.retry_after + backoff(attempt, roll())
+                    if attempt == ATTEMPTS - 1 or not run.budget.take(delay):
+                        raise
+                run.wait(delay)
+
+    def _continue(self, ref: Ref, entry: FileEntry, file: FileIO, run: _Run) -> None:
+        """Read on from what has arrived, or from the beginning where the place can only give the whole."""
+        arrived = file.tell() if entry.size >= 0 else 0
+        try:
+            self._append(self.reader.read(ref, entry, arrived), file, arrived, run)
+        except NoRangesError:
+            self._append(self.reader.read(ref, entry), file, 0, run)
+
+    @staticmethod
+    def _append(blocks: Blocks, file: FileIO, start: int, run: _Run) -> None:
+        file.seek(start)
+        file.truncate()
+        with contextlib.closing(blocks):
+            for block in blocks:
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                run.moved(len(block))
 
 
 def sweep(folder: Path) -> None:

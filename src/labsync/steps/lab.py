@@ -5,12 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from labsync.disk.hf_cache import HfCacheHome, hf_cache_dir
-from labsync.disk.tree import TreeHome
 from labsync.errors import ExitCode, InvalidError, LabsyncError, UsageError
 from labsync.lock import check_lock, read_lock
-from labsync.mirrors.registry import open_mirror
-from labsync.origins.registry import origin_for
 from labsync.report import ErrorReport
 from labsync.state import State
 from labsync.steps.mirror_view import MirrorView
@@ -78,6 +74,8 @@ class Lab:
                 f"the mirror `{self.manifest.mirror.url}` needs the network, and `--offline` forbids it",
                 hint="run it without `--offline`",
             )
+        from labsync.mirrors.registry import open_mirror
+
         known = self.state.get("conditional", self._mirror_address) is not None
         return open_mirror(self.manifest.mirror, True if known else None)
 
@@ -170,6 +168,8 @@ class Lab:
                 artifact=artifact.name,
                 hint="run it without `--offline`",
             )
+        from labsync.origins.registry import origin_for
+
         scheme = artifact.origin.partition(":")[0]
         if scheme not in self._origins:
             self._origins[scheme] = origin_for(artifact, self.manifest.state_dir / "git")
@@ -201,6 +201,8 @@ class Lab:
     def home(self, artifact: Artifact) -> Home:
         """Return the artifact's place on the disk; for the Hugging Face cache this needs the lock."""
         if not artifact.path:
+            from labsync.disk.hf_cache import HfCacheHome, hf_cache_dir
+
             return HfCacheHome(
                 artifact,
                 self.locked(artifact),
@@ -208,6 +210,8 @@ class Lab:
                 self.manifest.state_dir,
                 hf_cache_dir(self.options.env),
             )
+        from labsync.disk.tree import TreeHome
+
         return TreeHome(self.manifest.root, artifact, self.state, self.manifest.state_dir)
 
 

@@ -161,7 +161,7 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     inputs = inputs_digest(artifact)
     if artifact.is_made:
         return LockedArtifact(artifact.name, inputs, made=True)
-    _refuse_unavailable(lab, artifact)
+    _refuse_unavailable(artifact)
     origin = lab.origin(artifact)
     if lab.options.dry_run and artifact.origin.startswith("git+"):
         raise _UnreadError("", 0, 0)  # a repository tells its files to those who fetched it
@@ -180,7 +180,7 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     )
 
 
-def _refuse_unavailable(lab: Lab, artifact: Artifact) -> None:
+def _refuse_unavailable(artifact: Artifact) -> None:
     """Say what this version does not do, instead of doing something else silently."""
     if artifact.history:
         raise InvalidError(
@@ -188,8 +188,6 @@ def _refuse_unavailable(lab: Lab, artifact: Artifact) -> None:
             artifact=artifact.name,
             hint="leave it out: the tree at the commit is kept and restored",
         )
-    if artifact.layout == "packed":
-        lab.observe(Note(f"{artifact.name}: this version keeps packed artifacts as single files", "warning"))
 
 
 def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:

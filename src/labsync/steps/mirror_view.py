@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from labsync.state import State
 
 
+KEPT_FILES = 200_000
+"""Indexes read in this command are kept while they have so many files together; the last one always."""
+
+
 class MirrorView:
     """Heads are listed once; a head or an index that has not changed is never fetched again.
 
@@ -37,6 +41,8 @@ class MirrorView:
         self.mirror = mirror
         self._state = state
         self._unreadable: set[str] = set()
+        self._indexes: dict[str, Index] = {}  # the one used last is the last
+        self.packs: dict[str, int] = {}  # the sizes of all packs seen so far, by key
 
     @cached_property
     def _marks(self) -> dict[HeadName, str]:
@@ -92,6 +98,17 @@ class MirrorView:
 
         One that is lost or damaged raises NotFoundError (6) or IntegrityError (5) with the way out.
         """
+        index = self._indexes.pop(index_id, None) or self._read(index_id)
+        self._indexes[index_id] = index
+        self.packs.update(index.packs)
+        files = sum(len(kept.files) for kept in self._indexes.values())
+        for oldest in list(self._indexes)[:-1]:
+            if files <= KEPT_FILES:
+                break
+            files -= len(self._indexes.pop(oldest).files)
+        return index
+
+    def _read(self, index_id: str) -> Index:
         cached = self._state.get("index", index_id)
         if cached is not None:
             # What another version of zstandard makes of a parsed index need not have the id of the original.
@@ -107,6 +124,16 @@ class MirrorView:
             raise
         self._state.put("index", index_id, index_bytes(index))
         return index
+
+    def counts(self, index_id: str) -> tuple[int, int]:
+        """Return how many files and bytes an index lists, remembered behind its id."""
+        known = self._state.get("counts", index_id)
+        if known is None:
+            index = self.index(index_id)
+            known = f"{len(index.files)} {index.snapshot.size}".encode()
+            self._state.put("counts", index_id, known)
+        files, size = map(int, known.split())
+        return files, size
 
     def readable(self, head: Head) -> Index | None:
         """Return the index of a sourced head, None where it is lost or damaged: it can be made again.
@@ -134,12 +161,22 @@ class MirrorView:
         before the heads were listed, nothing speaks against it.
         """
         head = self.newest(artifact) if "_marks" in self.__dict__ else None
-        if head is None or head.index == index_id:
+        if head is None:
             return True
+        found = head.index
         try:
-            return any(found == index_id for found, _ in self._line(head))
+            while found and found != index_id:
+                found = self._parent(found)
         except (IntegrityError, NotFoundError):
             return False
+        return found == index_id
+
+    def _parent(self, index_id: str) -> str:
+        known = self._state.get("parent", index_id)
+        if known is None:
+            known = self.index(index_id).parent.encode()
+            self._state.put("parent", index_id, known)
+        return known.decode()
 
     def conflicts(self, artifact: ArtifactName) -> tuple[HeadName, ...]:
         """Return the heads that keep the losers of conflicts."""

@@ -132,6 +132,9 @@ def actions(plans: Iterable[Plan]) -> tuple[Action, ...]:
             for path in [p.entry.path for p in route.publications] or [route.entry.path]:
                 place = route.sources[0].place
                 lines.append(Action(plan.artifact, path, place, to, route.entry.size, route.reason))
+        for pack in plan.packs:
+            place, name = pack.members[0].sources[0].place, pack.key.rpartition("/")[2]
+            lines.append(Action(plan.artifact, name, place, ("mirror",), pack.size, "missing in the mirror"))
         lines += [Action(plan.artifact, k.path, "disk", (), 0, f"kept: {k.reason}") for k in plan.kept]
         lines += [Action(plan.artifact, u.entry.path, "", (), 0, "no place has it") for u in plan.unmet]
     return tuple(lines)

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from labsync.mirrors.base import Head, HeadMovedError, HeadName, Index
+from labsync.steps.uploads import end_uploads
 
 if TYPE_CHECKING:
     from labsync.manifest.model import Artifact
@@ -22,9 +23,11 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def new_index(name: ArtifactName, files: tuple[Located, ...], parent: str = "") -> Index:
+def new_index(lab: Lab, name: ArtifactName, files: tuple[Located, ...], parent: str = "") -> Index:
     """Return an index made here and now."""
-    return Index(name, files, parent=parent, time=now(), host=socket.gethostname())
+    shards = {file.key for file in files if file.offset is not None}
+    packs = {key: lab.view.packs[key] for key in sorted(shards) if key in lab.view.packs}
+    return Index(name, files, parent=parent, time=now(), host=socket.gethostname(), packs=packs)
 
 
 def publish(lab: Lab, name: HeadName, index: Index, expected: Head | None) -> Head:
@@ -40,7 +43,7 @@ def publish_sourced(lab: Lab, artifact: Artifact, located: tuple[Located, ...]) 
     It does not serve when it is lost, or when it names a key that this command found damaged. Then a
     new index of the same snapshot takes its place. A box that published the same meanwhile is as good.
     """
-    snapshot = new_index(artifact.name, located).snapshot.id
+    snapshot = new_index(lab, artifact.name, located).snapshot.id
     name = HeadName.sourced(artifact.name, snapshot)
     for left in reversed(range(ROUNDS)):
         head = lab.view.head(name)
@@ -49,10 +52,10 @@ def publish_sourced(lab: Lab, artifact: Artifact, located: tuple[Located, ...]) 
             break
         parent = head.index if head is not None and old is not None else ""
         try:
-            publish(lab, name, new_index(artifact.name, located, parent), head)
+            publish(lab, name, new_index(lab, artifact.name, located, parent), head)
             break
         except HeadMovedError:
             if not left:
                 raise
             lab.view.refresh()
-    lab.state.close_batches(lab.memory_key(artifact))
+    end_uploads(lab, artifact)

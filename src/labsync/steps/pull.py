@@ -15,7 +15,7 @@ from labsync.snapshot import Snapshot
 from labsync.steps.carry import Carried, Task, carry_out, prepare
 from labsync.steps.conflicts import pull_conflict
 from labsync.steps.fetched import drop
-from labsync.steps.goals import find_index, sourced_goal, within
+from labsync.steps.goals import find_index, sourced_goal, unchanged, within
 from labsync.steps.publish import publish_sourced
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labsync.manifest.model import Artifact
     from labsync.manifest.select import Selection
     from labsync.mirrors.base import Index
+    from labsync.names import ArtifactName
     from labsync.places import Inventory, Ref
     from labsync.plan import Plan
     from labsync.snapshot import FileEntry
@@ -33,21 +34,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did: the plans it made, the failures, the bytes moved."""
+    """What a pull did: plans, failures, bytes moved, and the artifacts that were found as they should be."""
 
     plans: tuple[Plan, ...] = ()
     errors: tuple[ErrorReport, ...] = ()
     transferred: Transferred = NOTHING_MOVED
+    unchanged: frozenset[ArtifactName] = frozenset()
 
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Pull the selected artifacts; one artifact's failure does not stop the others."""
-    return _carry(lab, selections, _task, notes_base=True)
+    return _carry(lab, selections, _task, notes_base=True, may_skip=True)
 
 
 def repair(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Read every byte again and fetch what is damaged or missing; what the user changed stays."""
-    return _carry(lab, selections, _repair_task, notes_base=False)
+    return _carry(lab, selections, _repair_task, notes_base=False, may_skip=False)
 
 
 def _carry(
@@ -56,26 +58,35 @@ def _carry(
     make_task: Callable[[Lab, Selection], Task | None],
     *,
     notes_base: bool,
+    may_skip: bool,
 ) -> Pulled:
     errors = list(lab.reach_mirror())
     tasks: list[Task] = []
+    same: set[ArtifactName] = set()
     with contextlib.ExitStack() as locks:
         for selection in selections:
             try:
                 if not lab.options.dry_run:
                     locks.enter_context(hold(lab.manifest.state_dir, selection.artifact.name, "disk"))
-                if (task := make_task(lab, selection)) is not None:
+                if may_skip and _is_unchanged(lab, selection):
+                    same.add(selection.artifact.name)
+                elif (task := make_task(lab, selection)) is not None:
                     tasks.append(task)
             except LabsyncError as error:
                 errors.append(ErrorReport.of(error, selection.artifact.name))
         plans = tuple(task.plan for task in tasks)
         if lab.options.dry_run:
-            return Pulled(plans, tuple(errors))
+            return Pulled(plans, tuple(errors), unchanged=frozenset(same))
         carried = carry_out(lab, tasks, "pull")
         errors += carried.errors
         for task in tasks:
             errors += _settle(lab, task, carried, notes_base=notes_base)
-    return Pulled(plans, tuple(errors), carried.transferred)
+    return Pulled(plans, tuple(errors), carried.transferred, frozenset(same))
+
+
+def _is_unchanged(lab: Lab, selection: Selection) -> bool:
+    artifact = selection.artifact
+    return not selection.snapshot and unchanged(lab, artifact, mirrored=lab.mirrors(artifact))
 
 
 def _task(lab: Lab, selection: Selection) -> Task | None:

@@ -9,7 +9,7 @@ from labsync.errors import LabsyncError, NotFoundError, RefusedError, UsageError
 from labsync.events import Note
 from labsync.report import ErrorReport
 from labsync.snapshot import EMPTY, Snapshot
-from labsync.steps.goals import mirrored
+from labsync.steps.goals import mirrored, unchanged
 from labsync.steps.publish import publish_sourced
 from labsync.steps.push_results import push_results
 from labsync.steps.push_units import complete_units, push_units
@@ -47,6 +47,9 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
 
 
 def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, *, prune: bool) -> None:
+    if unchanged(lab, artifact):
+        pushed.unchanged.add(artifact.name)
+        return
     home = lab.home(artifact)
     inventory = home.inventory(rehash=False)
     if not artifact.is_made:

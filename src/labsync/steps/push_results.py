@@ -15,6 +15,7 @@ from labsync.steps.goals import within
 from labsync.steps.outcome import Action
 from labsync.steps.publish import new_index, publish
 from labsync.steps.storing import Pushed, head_contents, keep_loser, store, store_goal
+from labsync.steps.uploads import end_uploads
 
 if TYPE_CHECKING:
     from labsync.disk.base import Home
@@ -49,7 +50,7 @@ def push_results(
             return
         if merge.snapshot.id != theirs.id:
             located = store(lab, artifact, home, merge.snapshot, contents, pushed)
-            index = new_index(artifact.name, located, head.index if head else "")
+            index = new_index(lab, artifact.name, located, head.index if head else "")
             try:
                 publish(lab, HeadName(artifact.name), index, head)
             except HeadMovedError:
@@ -61,7 +62,7 @@ def push_results(
         else:
             home.finish(merge.snapshot)
         lab.set_base(artifact, merge.base)
-        lab.state.close_batches(lab.memory_key(artifact))
+        end_uploads(lab, artifact)
         return
     raise ConflictError(
         f"the head of `{artifact.name}` moved {ROUNDS} times while this box pushed",

@@ -12,6 +12,7 @@ from labsync.snapshot import Snapshot
 from labsync.steps.goals import within
 from labsync.steps.publish import new_index, publish
 from labsync.steps.storing import Pushed, keep_loser, store
+from labsync.steps.uploads import end_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
     contents = lab.view.contents(artifact.name)
     for number, unit in enumerate(waiting):
         located = store(lab, artifact, home, unit, contents, pushed)
-        index = new_index(artifact.name, located, head.index if head else "")
+        index = new_index(lab, artifact.name, located, head.index if head else "")
         try:
             head = publish(lab, HeadName(artifact.name), index, head)
         except HeadMovedError:
@@ -44,7 +45,7 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
             raise _unit_conflict(lab, artifact, home, waiting[number:], pushed) from None
         home.finish(unit)
         lab.set_base(artifact, unit)
-        lab.state.close_batches(lab.memory_key(artifact))
+        end_uploads(lab, artifact)
 
 
 def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:

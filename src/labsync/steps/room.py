@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
 from labsync.steps.fetched import movable
 from labsync.steps.inspect import measure_tree
-from labsync.transfer.carry import is_direct
+from labsync.transfer.parts import arrived
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from labsync.disk.base import Home
     from labsync.steps.carry import Task
     from labsync.steps.lab import Lab
 
@@ -22,11 +22,10 @@ def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
     """Check the whole plan against the disks it writes to, before the first byte."""
     needs, free, total = [], {}, {}
     writes: list[tuple[Path, int, str]] = [
-        (t.home.path, t.plan.bytes_to_disk - movable(lab.fetched_dir, t.home.path, t.plan), t.artifact.name)
-        for t in tasks
-        if t.home is not None
+        (task.home.path, task.plan.bytes_to_disk - _here_already(lab, task, task.home), task.artifact.name)
+        for task in tasks
+        if task.home is not None
     ]
-    writes += [(lab.stage_dir, size, f"{name} (stage)") for name, size in _staged(lab, tasks).items()]
     url = lab.manifest.mirror.url
     if url.startswith("file://"):
         target = Path(url.removeprefix("file://"))
@@ -39,18 +38,11 @@ def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
     check_room(needs, free, total, lab.manifest.disk, used_by(lab))
 
 
-def _staged(lab: Lab, tasks: Sequence[Task]) -> Counter[str]:
-    """Return what passes through the stage to the mirror, at worst: the largest file of every job."""
-    passing = [
-        (route.entry.size, task.artifact.name)
-        for task in tasks
-        for route in task.plan.routes
-        if not route.publications and not is_direct(route, route.sources)
-    ]
-    sizes: Counter[str] = Counter()
-    for size, name in sorted(passing, reverse=True)[: lab.options.jobs]:
-        sizes[name] += size
-    return sizes
+def _here_already(lab: Lab, task: Task, home: Home) -> int:
+    """Return the bytes that take no new room: what `lock` fetched, and what a stopped run staged."""
+    entries = {route.entry.sha256: route.entry for route in task.plan.routes if route.publications}
+    staged = sum(arrived(home.stage, sha256) for sha256 in entries) if entries else 0
+    return staged + movable(lab.fetched_dir, home.path, task.plan)
 
 
 def used_by(lab: Lab) -> int:

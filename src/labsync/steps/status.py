@@ -11,16 +11,20 @@ from labsync.mirrors.base import HeadName
 from labsync.names import escape
 from labsync.report import ArtifactReport, DiskState, ErrorReport, MirrorState, Skipped
 from labsync.snapshot import EMPTY, FileEntry, Snapshot
-from labsync.steps.goals import within
+from labsync.steps.goals import open_conflicts, within
 from labsync.steps.writers import NEVER_PUSHED, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from labsync.lock import LockedArtifact
     from labsync.manifest.model import Artifact
     from labsync.mirrors.base import Head
     from labsync.places import Found, Inventory
     from labsync.steps.lab import Lab
+
+
+AT_RISK = ("ahead", "conflict", "modified")
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,20 @@ class Difference:
 def compare(wanted: Mapping[str, FileEntry], files: Mapping[str, Found]) -> Difference:
     """Return the difference between wanted entries and found files."""
     by_state: dict[str, list[str]] = {"recorded": [], "changed": [], "damaged": []}
-    for path in sorted(wanted.keys() & files.keys()):
-        if files[path].entry != wanted[path]:
-            by_state[files[path].state].append(path)
+    missing = []
+    for path, entry in wanted.items():
+        found = files.get(path)
+        if found is None:
+            missing.append(path)
+        elif found.entry != entry:
+            by_state[found.state].append(path)
+    more = len(files) > len(wanted) - len(missing)
     return Difference(
-        missing=tuple(sorted(wanted.keys() - files.keys())),
-        damaged=tuple(by_state["damaged"]),
-        behind=tuple(by_state["recorded"]),
-        changed=tuple(by_state["changed"]),
-        extra=tuple(sorted(files.keys() - wanted.keys())),
+        missing=tuple(sorted(missing)),
+        damaged=tuple(sorted(by_state["damaged"])),
+        behind=tuple(sorted(by_state["recorded"])),
+        changed=tuple(sorted(by_state["changed"])),
+        extra=tuple(sorted(path for path in files if path not in wanted)) if more else (),
     )
 
 
@@ -126,20 +135,34 @@ def _some(paths: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Stand:
-    """How one artifact stands, with the errors that kept something from being known."""
+    """How one artifact stands, with the errors that kept something from being known.
+
+    `inventory` is what was found of a made artifact that holds something to push.
+    """
 
     report: ArtifactReport
     errors: tuple[ErrorReport, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    inventory: Inventory | None = None
 
 
-def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False, with_mirror: bool = True) -> Stand:
+def examine(
+    lab: Lab,
+    artifact: Artifact,
+    *,
+    rehash: bool = False,
+    with_mirror: bool = True,
+    unchanged: bool = False,
+) -> Stand:
     """Look at one artifact; with `rehash` every byte on the disk is read again.
 
-    Without the mirror it is not asked at all, even where it could be, and its state is `off`.
+    Without the mirror it is not asked at all, even where it could be, and its state is `off`. A caller
+    that has just found the artifact `unchanged` on the disk spares it another walk.
     """
     asks = with_mirror and lab.has_mirror
     try:
+        if not rehash and (stand := _stand_unchanged(lab, artifact, asks=asks, known=unchanged)):
+            return stand
         if artifact.is_made:
             return _examine_made(lab, artifact, rehash=rehash, asks=asks)
         return _examine_sourced(lab, artifact, rehash=rehash, asks=asks)
@@ -149,23 +172,48 @@ def examine(lab: Lab, artifact: Artifact, *, rehash: bool = False, with_mirror: 
         return Stand(report, (ErrorReport.of(error, artifact.name),))
 
 
+def _stand_unchanged(lab: Lab, artifact: Artifact, *, asks: bool, known: bool) -> Stand | None:
+    """Return how an artifact stands whose disk is as it should be, None where a closer look is needed.
+
+    It says what the closer look would: neither the lock's listing nor an index is read.
+    """
+    if not artifact.is_made:
+        locked = lab.locked(artifact)
+        if not (known or lab.home(artifact).identity() == locked.snapshot_id):
+            return None
+        return _sourced_stand(lab, artifact, locked, "ok", asks=asks)
+    head = lab.view.newest(artifact.name) if asks else None
+    if head is None or open_conflicts(lab, artifact):
+        return None
+    if not (known or lab.home(artifact).identity() == head.snapshot):
+        return None
+    files, size = lab.view.counts(head.index)
+    # Of an artifact without files there is more to say.
+    return Stand(ArtifactReport(artifact.name, head.snapshot, "ok", "ok", files, size)) if files else None
+
+
 def _off(artifact: Artifact, *, asks: bool) -> MirrorState:
     return "missing" if artifact.mirror and asks else "off"
 
 
 def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) -> Stand:
     locked = lab.locked(artifact)
-    wanted = locked.snapshot
     inventory = lab.home(artifact).inventory(rehash=rehash)
-    disk, reason = sourced_state(wanted, inventory)
+    disk, reason = sourced_state(locked.snapshot, inventory)
+    stand = _sourced_stand(lab, artifact, locked, disk, reason, asks=asks)
+    return replace(stand, errors=_damage(artifact, locked.snapshot, inventory)) if rehash else stand
+
+
+def _sourced_stand(
+    lab: Lab, artifact: Artifact, locked: LockedArtifact, disk: DiskState, reason: str = "", *, asks: bool
+) -> Stand:
+    wanted = locked.snapshot_id
     mirror: MirrorState = _off(artifact, asks=asks)
     if mirror != "off":
-        head = lab.view.head(HeadName.sourced(artifact.name, wanted.id))
-        mirror = _sourced_mirror(lab, head) if head and head.snapshot == wanted.id else "missing"
-    report = ArtifactReport(artifact.name, wanted.id, disk, mirror, len(wanted), wanted.size, reason)
-    errors = _damage(artifact, wanted, inventory) if rehash else ()
-    skipped = tuple(Skipped(f"{artifact.name}/{path}", why) for path, why in locked.skipped)
-    return Stand(report, errors, skipped)
+        head = lab.view.head(HeadName.sourced(artifact.name, wanted))
+        mirror = _sourced_mirror(lab, head) if head and head.snapshot == wanted else "missing"
+    report = ArtifactReport(artifact.name, wanted, disk, mirror, len(locked.files), locked.size, reason)
+    return Stand(report, (), tuple(Skipped(f"{artifact.name}/{path}", why) for path, why in locked.skipped))
 
 
 def _sourced_mirror(lab: Lab, head: Head) -> MirrorState:
@@ -193,18 +241,18 @@ def _examine_made(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) -> 
         artifact.name, head.snapshot if head else "", disk, mirror, len(here), here.size, reason
     )
     errors = _damage(artifact, base or EMPTY, inventory) if rehash else ()
-    return Stand(report, errors, inventory.skipped)
+    return Stand(report, errors, inventory.skipped, inventory if disk in AT_RISK else None)
 
 
 def without_secrets(inventory: Inventory) -> Inventory:
     """Return the inventory without the files that are never pushed; they are listed as skipped."""
-    secret = tuple(path for path in inventory.files if is_secret(path))
+    secret = {path for path in inventory.files if is_secret(path)}
     if not secret:
         return inventory
     return replace(
         inventory,
         files={path: found for path, found in inventory.files.items() if path not in secret},
-        skipped=(*inventory.skipped, *(Skipped(path, NEVER_PUSHED) for path in secret)),
+        skipped=(*inventory.skipped, *(Skipped(path, NEVER_PUSHED) for path in sorted(secret))),
     )
 
 
@@ -218,15 +266,13 @@ def _made_mirror(lab: Lab, artifact: Artifact, disk: DiskState, theirs: Snapshot
 
 def unsettled_conflicts(lab: Lab, artifact: Artifact, theirs: Snapshot | None) -> tuple[HeadName, ...]:
     """Return the losers of conflicts that nobody chose about: kept, and nowhere in the newest push."""
-    contents = {entry.sha256 for entry in theirs or EMPTY}
-    open_ones = []
-    for name in lab.view.conflicts(artifact.name):
-        head = lab.view.head(name)
-        if head is None or lab.is_settled(head):
-            continue
-        if not {entry.sha256 for entry in lab.view.index(head.index).snapshot} <= contents:
-            open_ones.append(name)
-    return tuple(open_ones)
+    heads = open_conflicts(lab, artifact)
+    contents = {entry.sha256 for entry in theirs or EMPTY} if heads else set()
+    return tuple(
+        head.name
+        for head in heads
+        if not {entry.sha256 for entry in lab.view.index(head.index).snapshot} <= contents
+    )
 
 
 def _damage(artifact: Artifact, wanted: Snapshot, inventory: Inventory) -> tuple[ErrorReport, ...]:

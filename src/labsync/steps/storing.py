@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labsync.disk.base import Home
     from labsync.manifest.model import Artifact
     from labsync.mirrors.base import Head, Located
+    from labsync.names import ArtifactName
     from labsync.places import Ref
     from labsync.snapshot import Snapshot
     from labsync.steps.lab import Lab
@@ -31,6 +32,7 @@ class Pushed:
     skipped: list[Skipped] = field(default_factory=list)
     dropped: list[Action] = field(default_factory=list)
     transferred: Transferred = NOTHING_MOVED
+    unchanged: set[ArtifactName] = field(default_factory=set)
 
 
 class NotStoredError(LabsyncError):
@@ -84,4 +86,4 @@ def keep_loser(
         return
     located = store(lab, artifact, home, loser, contents, pushed)
     head = lab.view.newest(artifact.name)
-    publish(lab, name, new_index(artifact.name, located, head.index if head else ""), kept)
+    publish(lab, name, new_index(lab, artifact.name, located, head.index if head else ""), kept)

@@ -6,58 +6,36 @@ the route and is written into the ledger; the run goes on.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+import contextlib
+from typing import TYPE_CHECKING
 
 from labsync import atomic
-from labsync.errors import (
-    ChangedError,
-    ConflictError,
-    IntegrityError,
-    InterruptedRunError,
-    LabsyncError,
-    NotAllowedError,
-    NotFoundError,
-    RefusedError,
-    UnavailableError,
-)
-from labsync.events import BytesMoved, FileDone, Observer
-from labsync.names import escape
-from labsync.transfer.parts import Part, Stages, claim
-from labsync.transfer.retry import ATTEMPTS, Limiter, RetryBudget, backoff
+from labsync.disk.base import Staged
+from labsync.errors import ChangedError, DiskError, IntegrityError, InterruptedRunError, LabsyncError
+from labsync.events import FileDone
+from labsync.transfer.content import FileContent, StreamContent
+from labsync.transfer.download import Download
+from labsync.transfer.fetch import SmallArrival, fetch
+from labsync.transfer.parts import claim, reopen, scratch
 from labsync.transfer.schedule import PARKED
-from labsync.transfer.verify import UnreadableError, verify
+from labsync.transfer.sent import Sent
+from labsync.transfer.supply import Patience, persist, supplies
+from labsync.transfer.verify import UnreadableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Sequence
     from pathlib import Path
 
     from labsync.disk.base import Home
-    from labsync.places import Place, Reader
-    from labsync.plan import Publication, Route, Source
-    from labsync.transfer.ledger import Ledger
+    from labsync.places import Content
+    from labsync.plan import Route, Source
+    from labsync.transfer.run import Run
+    from labsync.transfer.schedule import Task
+    from labsync.transfer.supply import Supply
     from labsync.transfer.work import Work
 
-    Steps: TypeAlias = Generator[float, None, None]
-
-_ELSEWHERE = (UnavailableError, NotFoundError, NotAllowedError, ChangedError, UnreadableError)
-_TELLING: tuple[type[LabsyncError], ...] = (
-    IntegrityError, UnavailableError, NotAllowedError, UnreadableError, ChangedError, NotFoundError,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """What all routes of one execution share; `check` raises InterruptedRunError when it must stop."""
-
-    ledger: Ledger
-    stages: Stages
-    observer: Observer
-    budget: RetryBudget
-    limiter: Limiter
-    roll: Callable[[], float]
-    check: Callable[[], None]
+SMALL = 1 << 20
+"""Bytes up to which a content is read whole into memory and has no part file that could be continued."""
 
 
 class Carrier:
@@ -68,8 +46,9 @@ class Carrier:
         self._route = route
         self._work = work
         self._hold = hold
+        self._sent: Sent | None = None
 
-    def carry(self) -> Steps:
+    def carry(self) -> Task:
         """Take all steps; deliberate failures end in the ledger, bugs and interruption are raised."""
         failed = False
         try:
@@ -85,176 +64,149 @@ class Carrier:
             entry = self._route.entry
             self._run.observer(FileDone(self._route.artifact, entry.path, entry.size))
 
-    def _steps(self) -> Steps:
-        sources = [source for source in self._route.sources if self._work.reader(source.place)]
-        if not sources:
-            raise UnavailableError(
-                f"no place that holds `{escape(self._route.entry.path)}` may be asked",
-                hint="run it again without `--offline`",
-            )
-        if is_direct(self._route, sources):
+    def _steps(self) -> Task:
+        places = supplies(self._route, self._work)
+        if not self._route.publications:
+            yield from self._send(places)
+            return
+        yield from self._until_free(places[0])
+        device = self._run.stages.enter(self._home.stage)
+        with self._run.ledger.room(device):
+            if self._route.entry.size <= SMALL:
+                yield from self._stage_small(places)
+            elif self._hold:
+                yield from self._stage_held(places)
+            else:
+                yield from self._stage(places)
+
+    # To the mirror alone.
+
+    def _send(self, places: list[Supply]) -> Task:
+        """Write the user's own file, or straight from the places without a copy on the disk."""
+        if places[0].place == "disk":
             try:
-                yield from self._write(self._home.source(sources[0].ref.path))
+                file = self._home.source(places[0].ref.path)
+                yield from self._write(FileContent(file, self._route.entry))
                 return
             except (ChangedError, UnreadableError):
-                if len(sources) == 1:
+                if len(places) == 1:
                     raise
-                sources = sources[1:]
-        yield from self._until_free(sources[0])
-        yield from self._stage(sources)
+                places = places[1:]
+        yield from self._stream(places)
 
-    def _stage(self, sources: list[Source]) -> Steps:
-        folder = self._home.stage if self._route.publications else self._work.stage
-        device = self._run.stages.enter(folder)
-        sha256 = self._route.entry.sha256
-        with self._run.ledger.room(device), claim(folder, sha256, alone=self._hold) as part:
-            yield from self._fetch(sources, part)
-            if self._hold:
-                yield PARKED
-            if self._route.key:
-                try:
-                    yield from self._write(part.path)
-                except InterruptedRunError:
-                    raise
-                except LabsyncError as error:  # the disk still gets what the mirror did not take
-                    self._fail(error)
-            if self._route.publications:
-                self._publish(part)
-
-    def _fetch(self, sources: list[Source], part: Part) -> Steps:
-        """Bring the verified bytes into the part, from the first place that gives them.
-
-        A wrong digest is fetched once more as a whole, from another place if there is one.
-        """
-        queue, errors, mismatched = deque(sources), list[LabsyncError](), False
-        wrong: set[Place] = set()
-        while queue:
-            source = queue.popleft()
-            try:
-                yield from self._read(source, part)
-                verify(part.path, self._route.entry, self._run.check)
-                if "mirror" in wrong - {source.place}:
-                    self._run.ledger.damaged(self._route)
-                return
-            except IntegrityError as error:
-                wrong.add(source.place)
-                self._rewind(source.place, part)
-                errors.append(_changed(error) if source.place == "disk" else error)
-                if source.place == "disk":
-                    continue
-                if mismatched:
-                    raise
-                mismatched = True
-                queue.append(source)
-            except _ELSEWHERE as error:
-                if isinstance(error, NotFoundError):
-                    wrong.add(source.place)
-                errors.append(error)
-        raise min(errors, key=_rank)
-
-    def _read(self, source: Source, part: Part) -> Steps:
-        reader = self._work.reader(source.place)
-        assert reader is not None
-        entry, ledger = self._route.entry, self._run.ledger
-
-        def advance(count: int) -> None:
-            part.arrived += count
-            ledger.moved(source.place, count)
-            self._run.observer(BytesMoved(count))
-            self._run.check()
-
-        def attempt() -> None:
-            if not 0 < part.arrived < entry.size:
-                self._rewind(source.place, part)
-            reader.read(source.ref, entry, part.path, part.arrived, advance)
-
-        yield from self._persist(source.place, reader, attempt)
-
-    def _write(self, path: Path) -> Steps:
-        mirror, entry, ledger = self._work.mirror, self._route.entry, self._run.ledger
-        assert mirror is not None
-        sent = 0
-
-        def advance(count: int) -> None:
-            nonlocal sent
-            sent += count
-            ledger.moved("to_mirror", count)
-            self._run.observer(BytesMoved(count))
-            self._run.check()
-
-        def rewind() -> None:
-            nonlocal sent
-            if sent:
-                ledger.moved("to_mirror", -sent)
-                self._run.observer(BytesMoved(-sent))
-            sent = 0
-
-        def attempt() -> None:
-            rewind()
-            _expect_size(path, entry.size)
-            with ledger.room(id(mirror)):
-                try:
-                    mirror.write(self._route.key, entry, path, advance)
-                except IntegrityError:  # the server saw other bytes than were sent: once more
-                    rewind()
-                    mirror.write(self._route.key, entry, path, advance)
-
-        yield from self._persist("mirror", mirror, attempt)
-        ledger.written(self._route)
-        self._work.on_written(self._route)
-
-    def _persist(self, place: Place, reader: Reader, attempt: Callable[[], None]) -> Steps:
-        """Make the attempt, again after a wait when the place is unavailable, as the budget allows."""
-        ledger, artifact, at = self._run.ledger, self._route.artifact, id(reader)
-        for number in range(ATTEMPTS):
-            ledger.check_up(artifact, place)
-            while delay := self._run.limiter.delay(at):
-                yield delay
-            self._run.check()
-            try:
-                attempt()
-                return
-            except UnavailableError as error:
-                delay = error.retry_after + backoff(number, self._run.roll())
-                if number == ATTEMPTS - 1:
-                    raise
-                if not self._run.budget.take(delay):
-                    ledger.take_down(artifact, place, error)
-                    raise
-                if error.retry_after:
-                    self._run.limiter.postpone(at, error.retry_after)
-            yield delay
-
-    def _until_free(self, source: Source) -> Steps:
-        """Wait for the place before a part file is opened: many routes may wait at once."""
-        while delay := self._run.limiter.delay(id(self._work.reader(source.place))):
-            yield delay
-
-    def _publish(self, part: Part) -> None:
-        """Make the bytes visible under every name; each but the last gets a copy, the last the part."""
-        *others, last = self._route.publications
-        for publication in others:
-            with claim(part.path.parent, publication.entry.sha256, alone=True) as copy:
-                with atomic.disk_errors(copy.path):
-                    atomic.copy(part.path, copy.path)
-                self._make_visible(publication, copy)
-        with atomic.disk_errors(part.path):
-            atomic.fsync_file(part.path)
-        self._make_visible(last, part)
-
-    def _make_visible(self, publication: Publication, part: Part) -> None:
-        self._run.check()
+    def _stream(self, places: list[Supply]) -> Task:
+        """Write what the places give; wrong bytes come once more, from another place if there is one."""
+        content = StreamContent(self._run, self._route.artifact, self._route.entry, places)
         try:
-            self._home.publish(publication.entry, part.path, publication.replace)
-        except (ConflictError, RefusedError) as error:  # it stands in the way of this name only
-            error.path = error.path or publication.entry.path
-            self._fail(error)
+            yield from self._write(content, content)
+        except IntegrityError as error:
+            if error is not content.failure:
+                raise
+            for supply in places:
+                supply.consume()
+            if not content.ask_another():
+                raise
+            yield from self._write(content, content)
+        for supply in places:
+            supply.consume()
+        if "mirror" in content.lacking and content.giver != "mirror":
+            self._run.ledger.damaged(self._route)
 
-    def _rewind(self, place: Place, part: Part) -> None:
-        if part.arrived:
-            self._run.ledger.moved(place, -part.arrived)
-            self._run.observer(BytesMoved(-part.arrived))
-        part.arrived = 0
+    def _write(self, content: Content, stream: StreamContent | None = None) -> Task:
+        """Write to the mirror; a failure of `stream` itself is no reason to ask the mirror again."""
+        mirror, route, journal = self._work.mirror, self._route, self._work.journal
+        assert mirror is not None
+        self._sent = sent = self._sent or Sent(self._run, route.key, route.entry.size, journal)
+        failed: list[LabsyncError] = []
+
+        def attempt() -> None:
+            sent.rewind()
+            try:
+                with self._run.ledger.room(id(mirror)):
+                    mirror.write(route.key, content, sent.advance, journal)
+            except LabsyncError as error:
+                if not stream or error is not stream.failure:
+                    raise
+                failed.append(error)
+
+        patience = Patience(self._run, route.artifact, "mirror", mirror)
+        try:
+            yield from persist(patience, attempt)
+        except IntegrityError:  # the server saw other bytes than were sent: once more
+            yield from persist(patience, attempt)
+        if failed:
+            raise failed[0]
+        self._run.ledger.written(route)
+        self._work.on_written(route)
+
+    # To the disk, and to the mirror as well.
+
+    def _until_free(self, place: Supply) -> Task:
+        """Wait for the place before a part file is opened: many routes may wait at once."""
+        while delay := self._run.limiter.delay(id(place.reader)):
+            yield delay
+
+    def _stage_small(self, places: list[Supply]) -> Task:
+        run, entry, folder = self._run, self._route.entry, self._home.stage
+        arrival = SmallArrival(run, self._route.artifact, entry)
+        yield from fetch(run, self._route, places, arrival)
+        with scratch(folder, entry.sha256) as path:
+            with atomic.disk_errors(path):
+                path.write_bytes(arrival.data)
+            del arrival
+            yield from self._deliver(path)
+
+    def _stage_held(self, places: list[Supply]) -> Task:
+        """Stage into a file of its own name: a parked route keeps no descriptor open."""
+        run, entry, folder = self._run, self._route.entry, self._home.stage
+        with scratch(folder, entry.sha256) as path:
+            with reopen(path, entry.size) as part:
+                yield from fetch(run, self._route, places, Download(run, self._route.artifact, entry, part))
+            yield from self._deliver(path)
+
+    def _stage(self, places: list[Supply]) -> Task:
+        run, entry, folder = self._run, self._route.entry, self._home.stage
+        with claim(folder, entry.sha256, entry.size) as part:
+            yield from fetch(run, self._route, places, Download(run, self._route.artifact, entry, part))
+            yield from self._deliver(part.path)
+
+    def _deliver(self, staged: Path) -> Task:
+        """Bring proven bytes to the mirror and to the disk."""
+        if self._hold:
+            yield PARKED
+        if self._route.key:
+            try:
+                yield from self._write(FileContent(staged, self._route.entry))
+            except InterruptedRunError:
+                raise
+            except LabsyncError as error:  # the disk still gets what the mirror did not take
+                self._fail(error)
+        self._publish(staged)
+
+    def _publish(self, staged: Path) -> None:
+        """Make the bytes visible under every name; the last gets the file itself, the others copies."""
+        *others, last = self._route.publications
+        with contextlib.ExitStack() as stack:
+            copies = [stack.enter_context(scratch(staged.parent, p.entry.sha256)) for p in others]
+            for copy in copies:
+                self._run.check()
+                with atomic.disk_errors(copy):
+                    atomic.copy(staged, copy)
+            pairs = zip((*others, last), (*copies, staged), strict=True)
+            self._make_visible([Staged(p.entry, path, p.replace) for p, path in pairs])
+
+    def _make_visible(self, files: Sequence[Staged]) -> None:
+        self._run.check()
+        failures = zip(files, self._home.publish(files), strict=True)
+        errors = [(file, error) for file, error in failures if error is not None]
+        for file, error in errors:
+            error.path = error.path or file.entry.path
+        full = next((error for _, error in errors if isinstance(error, DiskError)), None)
+        for _, error in errors:
+            if error is not full:
+                self._fail(error)
+        if full:  # the caller takes note that this disk is full
+            raise full
 
     def _fail(self, error: LabsyncError) -> None:
         error.artifact = error.artifact or self._route.artifact
@@ -267,30 +219,6 @@ class Carrier:
         return self._work.home
 
 
-def is_direct(route: Route, sources: list[Source] | tuple[Source, ...]) -> bool:
+def is_direct(route: Route, sources: Sequence[Source]) -> bool:
     """Say whether the mirror reads the user's own file, without a staged copy."""
     return not route.publications and bool(route.key) and sources[0].place == "disk"
-
-
-def _expect_size(path: Path, size: int) -> None:
-    """Raise ChangedError before a byte is sent when the file to write cannot be the planned one."""
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ChangedError(f"`{escape(str(path))}` disappeared before it was written") from error
-    except OSError as error:
-        raise UnreadableError(f"`{escape(str(path))}` cannot be read: {error.strerror}") from error
-    if found != size:
-        raise ChangedError(f"`{escape(str(path))}` changed before it was written")
-
-
-def _changed(error: IntegrityError) -> ChangedError:
-    return ChangedError(
-        f"`{escape(error.path)}` changed on the disk while it was being read",
-        hint="run the same command again",
-        safe="nothing was replaced",
-    )
-
-
-def _rank(error: LabsyncError) -> int:
-    return next(rank for rank, kind in enumerate(_TELLING) if isinstance(error, kind))

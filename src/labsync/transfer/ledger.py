@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from labsync.errors import DiskError, LabsyncError, UnavailableError
+from labsync.plan import Pack
 from labsync.report import Transferred
 
 if TYPE_CHECKING:
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
     from labsync.plan import Route
 
 Leg: TypeAlias = Literal["disk", "mirror", "origin", "to_mirror"]
+Item: TypeAlias = "Route | Pack"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class Ledger:
-    """Takes notes of everything that happens to routes, places and devices."""
+    """Takes notes of everything that happens to routes, packs, places and devices."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._bytes: collections.Counter[str] = collections.Counter()
+        self._files = 0
         self._done: set[int] = set()
         self._written: set[int] = set()
         self._damaged: set[int] = set()
@@ -43,55 +46,57 @@ class Ledger:
             elif leg != "disk":
                 self._bytes["resent"] -= count
 
-    def written(self, route: Route) -> None:
-        """Note that the route's bytes are in the mirror."""
+    def written(self, item: Item) -> None:
+        """Note that its bytes are in the mirror."""
         with self._mutex:
-            self._written.add(id(route))
+            self._written.add(id(item))
 
-    def damaged(self, route: Route) -> None:
+    def damaged(self, item: Route) -> None:
         """Note that the mirror did not have the right bytes, and that another place did."""
         with self._mutex:
-            self._damaged.add(id(route))
+            self._damaged.add(id(item))
 
-    def finish(self, route: Route) -> None:
-        """Note that every step of the route is done."""
+    def finish(self, item: Item) -> None:
+        """Note that every step is done."""
         with self._mutex:
-            self._done.add(id(route))
+            self._done.add(id(item))
+            self._files += len(item.members) if isinstance(item, Pack) else 1
 
-    def fail(self, route: Route, error: LabsyncError) -> None:
-        """Note a failure; a route may have several."""
+    def fail(self, item: Item, error: LabsyncError) -> None:
+        """Note a failure; there may be several."""
         with self._mutex:
-            self._failures.setdefault(id(route), []).append(error)
+            self._failures.setdefault(id(item), []).append(error)
 
-    def has_failed(self, route: Route) -> bool:
-        """Say whether a step of the route failed."""
-        return bool(self.errors_of(route))
+    def has_failed(self, item: Item) -> bool:
+        """Say whether a step failed."""
+        return bool(self.errors_of(item))
 
-    def is_done(self, route: Route) -> bool:
-        """Say whether every step of the route is done."""
+    def is_done(self, item: Item) -> bool:
+        """Say whether every step is done."""
         with self._mutex:
-            return id(route) in self._done
+            return id(item) in self._done
 
-    def is_damaged(self, route: Route) -> bool:
+    def is_damaged(self, item: Route) -> bool:
         """Say whether the mirror did not have the right bytes, and another place did."""
         with self._mutex:
-            return id(route) in self._damaged
+            return id(item) in self._damaged
 
-    def is_written(self, route: Route) -> bool:
-        """Say whether the route's bytes were written to the mirror."""
+    def is_written(self, item: Item) -> bool:
+        """Say whether its bytes were written to the mirror."""
         with self._mutex:
-            return id(route) in self._written
+            return id(item) in self._written
 
-    def errors_of(self, route: Route) -> tuple[LabsyncError, ...]:
-        """Return the route's failures so far."""
+    def errors_of(self, item: Item) -> tuple[LabsyncError, ...]:
+        """Return its failures so far."""
         with self._mutex:
-            return tuple(self._failures.get(id(route), ()))
+            return tuple(self._failures.get(id(item), ()))
 
     @contextlib.contextmanager
     def room(self, device: int) -> Iterator[None]:
         """Refuse to begin on a device that is full or read-only, and note when the block finds so.
 
-        Such an error is permanent (9): trying with the next file would only fill the last bytes.
+        Such an error is permanent (9): trying with the next file would only fill the last bytes. It is
+        about the innermost of several rooms.
         """
         with self._mutex:
             known = self._full.get(device)
@@ -102,7 +107,8 @@ class Ledger:
         except DiskError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
                 with self._mutex:
-                    self._full.setdefault(device, error)
+                    if all(error is not known for known in self._full.values()):
+                        self._full.setdefault(device, error)
             raise
 
     def take_down(self, artifact: ArtifactName, place: Place, error: UnavailableError) -> None:
@@ -128,7 +134,7 @@ class Ledger:
             origin, mirror = self._bytes["origin"], self._bytes["mirror"]
             out = self._bytes["to_mirror"]
             return Transferred(
-                files=len(self._done),
+                files=self._files,
                 bytes=origin + mirror + out,
                 from_origin=origin,
                 from_mirror=mirror,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from labsync.errors import UnavailableError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
@@ -17,6 +21,7 @@ ATTEMPTS = 6  # per place and file
 RETRIES = 64
 # The hub counts requests in windows of five minutes: https://huggingface.co/docs/hub/rate-limits
 LONGEST_REQUESTED = 330.0
+GROW_AFTER = 8  # successful requests
 POLL = 0.2
 
 
@@ -93,12 +98,27 @@ class RetryBudget:
             return self._left
 
 
+@dataclass(slots=True)
+class _Traffic:
+    """The requests at one place: how many are under way, how many may be, and what that rests on."""
+
+    busy: int = 0
+    most: float = math.inf
+    cuts: int = 0
+    successes: int = 0
+
+
 class Limiter:
-    """Before which time a place must not be asked again; one for all threads of a run."""
+    """When, and by how many requests at once, a place may be asked; one for all threads of a run.
+
+    A place that says it is unavailable is asked by half as many as before, but by one; after some
+    successes one more may ask.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._not_before: dict[Hashable, float] = {}
+        self._traffic: dict[Hashable, _Traffic] = {}
         self._mutex = threading.Lock()
 
     def postpone(self, place: Hashable, seconds: float) -> None:
@@ -111,6 +131,36 @@ class Limiter:
         """Return the seconds for which the place must still be left alone."""
         with self._mutex:
             return max(0.0, self._not_before.get(place, 0.0) - self._now())
+
+    def is_busy(self, place: Hashable) -> bool:
+        """Say whether as many requests are under way there as the place bears."""
+        with self._mutex:
+            traffic = self._traffic.get(place)
+            return traffic is not None and traffic.busy >= traffic.most
+
+    @contextlib.contextmanager
+    def asking(self, place: Hashable) -> Iterator[None]:
+        """Count the block as a request to the place, and learn from how it ends."""
+        with self._mutex:
+            traffic = self._traffic.setdefault(place, _Traffic())
+            traffic.busy += 1
+            cuts = traffic.cuts
+        try:
+            yield
+        except UnavailableError:
+            with self._mutex:
+                if cuts == traffic.cuts:  # those that began before the last cut say nothing about it
+                    traffic.most, traffic.successes = max(1, traffic.busy // 2), 0
+                    traffic.cuts += 1
+            raise
+        else:
+            with self._mutex:
+                traffic.successes += 1
+                if traffic.successes >= GROW_AFTER:
+                    traffic.most, traffic.successes = traffic.most + 1, 0
+        finally:
+            with self._mutex:
+                traffic.busy -= 1
 
 
 def roll() -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
 import threading
+import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from labsync.errors import InterruptedRunError
@@ -23,65 +24,110 @@ Task: TypeAlias = Generator[float, None, None]
 
 PARKED = math.inf
 IN_FLIGHT = 256  # begun and not ended: each may hold a part file open, and 1,024 is a usual limit
+GRACE = 3.0  # seconds
 
 
 class Schedule:
     """Runs tasks on at most `jobs` threads; new ones begin in order as threads become free.
 
-    `halted` says that the run is to stop; `halt` makes it say so.
+    `halted` says that the run is to stop; `halt` makes it say so. A thread that does not come back
+    within `grace` seconds of that hangs in a system call: a read from a server that fell silent, as a
+    rule. It is left alone. It is a daemon, so it does not keep the process from ending, and when it
+    comes back after all its task is closed.
     """
 
-    def __init__(self, jobs: int, clock: Clock, halted: Callable[[], bool], halt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        clock: Clock,
+        halted: Callable[[], bool],
+        halt: Callable[[], None],
+        *,
+        grace: float = GRACE,
+    ) -> None:
         self._jobs = jobs
         self._clock = clock
         self._halted = halted
         self._halt = halt
+        self._grace = grace
         self._changed = threading.Condition()
         self._order = itertools.count()
         self._fresh: Iterator[Task] = iter(())
         self._waiting: list[tuple[float, int, Task]] = []
         self._parked: list[Task] = []
-        self._active = 0
+        self._lenders: list[Callable[[], Task | None]] = []
+        self._threads = self._active = 0
+        self._failure: BaseException | None = None
 
     def run(self, tasks: Iterable[Task]) -> list[Task]:
         """Run the tasks until each has ended or is parked; return the parked ones.
 
         When the run is halted, or a task raises, no task goes on: all that were begun are closed,
-        the threads end, and InterruptedRunError or the task's exception is raised.
+        and InterruptedRunError or the task's exception is raised.
         """
         self._fresh = iter(tasks)
         self._parked = []
         try:
-            self._run_threads()
+            for number in range(self._jobs):
+                with self._changed:
+                    self._threads += 1
+                threading.Thread(target=self._live, name=f"labsync-{number}", daemon=True).start()
+            self._join()
         except BaseException:
             self._halt()
-            self._wait_until_idle()
+            self._join()
             self._close()
             raise
         if self._halted():
             self._close()
-            raise InterruptedRunError("the run was stopped")
+            raise self._failure or InterruptedRunError("the run was stopped")
         return self._parked
 
-    def _run_threads(self) -> None:
-        with ThreadPoolExecutor(self._jobs, thread_name_prefix="labsync") as pool:
-            try:
-                for worker in [pool.submit(self._work) for _ in range(self._jobs)]:
-                    worker.result()
-            except BaseException:
-                self._halt()
-                raise
+    @contextlib.contextmanager
+    def lend(self, more: Callable[[], Task | None]) -> Iterator[None]:
+        """While the context is open, ask `more` for a task whenever a thread has nothing else to do.
 
-    def _wait_until_idle(self) -> None:
-        """Wait for threads that the pool does not know: Ctrl-C may come while it starts one."""
+        `more` is called under a lock: it must be quick and must not wait.
+        """
         with self._changed:
-            while self._active:
+            self._lenders.append(more)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._lenders.remove(more)
+
+    def call(self) -> None:
+        """Let threads that have nothing to do ask once more."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _join(self) -> None:
+        """Wait until all threads have ended; not for ever once the run is halted."""
+        until = math.inf
+        with self._changed:
+            while self._threads and time.monotonic() < until:
                 self._changed.wait(POLL)
+                if self._halted():
+                    until = min(until, time.monotonic() + self._grace)
 
     def _close(self) -> None:
-        for task in (*self._parked, *(task for _, _, task in self._waiting)):
+        with self._changed:
+            tasks = [*self._parked, *(task for _, _, task in self._waiting)]
+            self._parked, self._waiting = [], []
+        for task in tasks:
             task.close()
-        self._parked, self._waiting = [], []
+
+    def _live(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - `run` raises it
+            self._failure = self._failure or error
+            self._halt()
+        finally:
+            with self._changed:
+                self._threads -= 1
+                self._changed.notify_all()
 
     def _work(self) -> None:
         while (task := self._take()) is not None:
@@ -90,9 +136,6 @@ class Schedule:
                 delay = next(task, None)
             except InterruptedRunError:
                 self._halt()
-            except BaseException:
-                self._halt()
-                raise
             finally:
                 self._put(task, delay)
 
@@ -114,14 +157,21 @@ class Schedule:
         if self._waiting and self._waiting[0][0] <= self._clock.now():
             return heapq.heappop(self._waiting)[2]
         if len(self._waiting) + self._active < IN_FLIGHT:
-            return next(self._fresh, None)
+            if (task := next(self._fresh, None)) is not None:
+                return task
+            return next(filter(None, (more() for more in self._lenders)), None)
         return None
 
     def _put(self, task: Task, delay: float | None) -> None:
         with self._changed:
             self._active -= 1
-            if delay == PARKED:
+            is_over = self._halted()
+            if is_over or delay is None:
+                pass
+            elif delay == PARKED:
                 self._parked.append(task)
-            elif delay is not None:
+            else:
                 heapq.heappush(self._waiting, (self._clock.now() + delay, next(self._order), task))
             self._changed.notify_all()
+        if is_over:
+            task.close()

@@ -1,21 +1,19 @@
-"""The proof of bytes: nothing goes on before size and SHA-256 are right, whoever read them."""
+"""The proof of bytes, whoever read them, and how files on the disk are read."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from typing import TYPE_CHECKING
 
-from labsync.atomic import disk_errors
 from labsync.digest import BLOCK
 from labsync.errors import DiskError, IntegrityError, NotFoundError
 from labsync.names import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from labsync.disk.base import Home
-    from labsync.places import Advance, Ref
+    from labsync.places import Blocks, Ref
     from labsync.snapshot import FileEntry
 
 
@@ -23,23 +21,55 @@ class UnreadableError(DiskError):
     """A file on the disk cannot be read; another place may still have its bytes."""
 
 
-def verify(path: Path, entry: FileEntry, check: Callable[[], None]) -> None:
-    """Raise IntegrityError unless the file has exactly the size and the SHA-256 of `entry`.
+def verify(entry: FileEntry, sha256: str) -> None:
+    """Raise IntegrityError unless the digest is the entry's."""
+    if sha256 != entry.sha256:
+        raise IntegrityError(f"`{escape(entry.path)}` does not have the promised SHA-256", path=entry.path)
 
-    The bytes are read back from the file, so that nothing a reader did can stand between what was
-    hashed and what is published. `check` is called before every block and may raise to stop.
-    """
-    digest, size = hashlib.sha256(), 0
-    with disk_errors(path), path.open("rb") as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
-            check()
-            digest.update(block)
-            size += len(block)
-    name = escape(entry.path)
-    if size != entry.size:
-        raise IntegrityError(f"`{name}` has {size} bytes instead of {entry.size}", path=entry.path)
-    if digest.hexdigest() != entry.sha256:
-        raise IntegrityError(f"`{name}` does not have the promised SHA-256", path=entry.path)
+
+def unreadable(path: Path, error: OSError) -> UnreadableError:
+    """Return the error that the file at `path` cannot be read."""
+    return UnreadableError(f"`{escape(str(path))}` cannot be read: {error.strerror}", path=str(path))
+
+
+class FileReader:
+    """Reads one file of the disk, whatever the reference says."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes as `places.Reader` says; the caller checks them.
+
+        Raises UnreadableError where the file cannot be read, NotFoundError when it is gone, and
+        IntegrityError when it has not the entry's size, or not any more.
+        """
+        del ref
+        try:
+            file = self._path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"`{escape(str(self._path))}` disappeared", path=entry.path) from error
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if 0 <= entry.size != size:
+                raise self._changed(entry)
+            left = (size if stop is None else stop) - start
+            buffer = memoryview(bytearray(min(BLOCK, left)))
+            while left:
+                try:
+                    count = os.preadv(file.fileno(), [buffer[: min(BLOCK, left)]], start)
+                except OSError as error:
+                    raise unreadable(self._path, error) from error
+                if not count:
+                    raise self._changed(entry)
+                start, left = start + count, left - count
+                yield buffer[:count]
+
+    def _changed(self, entry: FileEntry) -> IntegrityError:
+        where = escape(str(self._path))
+        return IntegrityError(f"`{where}` does not have {entry.size} bytes", path=entry.path)
 
 
 class DiskReader:
@@ -48,36 +78,6 @@ class DiskReader:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    def read(self, ref: Ref, entry: FileEntry, into: Path, start: int, advance: Advance) -> None:
-        """Copy the bytes from `start` as `places.Reader` says; the caller checks what arrived.
-
-        Raises UnreadableError where the file cannot be read, NotFoundError when it is gone.
-        """
-        source = self._home.source(ref.path)
-        try:
-            file = source.open("rb")
-        except FileNotFoundError as error:
-            raise NotFoundError(f"`{escape(str(source))}` disappeared", path=entry.path) from error
-        except OSError as error:
-            raise _unreadable(source, error) from error
-        with file, disk_errors(into), into.open("r+b" if start else "wb") as target:
-            file.seek(start)
-            target.seek(start)
-            left = entry.size - start
-            while left and (block := _block(file.read, source, min(BLOCK, left))):
-                target.write(block)
-                left -= len(block)
-                advance(len(block))
-            if _block(file.read, source, 1):
-                raise IntegrityError(f"`{escape(str(source))}` has grown", path=entry.path)
-
-
-def _block(read: Callable[[int], bytes], source: Path, size: int) -> bytes:
-    try:
-        return read(size)
-    except OSError as error:
-        raise _unreadable(source, error) from error
-
-
-def _unreadable(source: Path, error: OSError) -> UnreadableError:
-    return UnreadableError(f"`{escape(str(source))}` cannot be read: {error.strerror}", path=str(source))
+    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
+        """Yield the bytes of a file as `FileReader` does."""
+        return FileReader(self._home.source(ref.path)).read(ref, entry, start, stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from labsync.places import Advance, Place, Reader
+from labsync.places import Advance, Content, Place, Reader, StoredPart, UnfinishedUpload, UploadJournal
 from labsync.transfer.verify import DiskReader
 
 if TYPE_CHECKING:
@@ -13,34 +13,58 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labsync.disk.base import Home
-    from labsync.plan import Route
-    from labsync.snapshot import FileEntry
+    from labsync.plan import Pack, Route
 
 
 class MirrorBytes(Reader, Protocol):
     """The part of `mirrors.base.Mirror` that a transfer uses."""
 
-    def write(self, key: str, entry: FileEntry, staged: Path, advance: Advance) -> None:
-        """Store the bytes of `staged` under `key`, as `Mirror.write` says."""
+    def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
+        """Store the content under `key`, as `Mirror.write` says."""
 
 
-def _nothing(route: Route) -> None:
-    del route
+def _nothing(item: Route | Pack) -> None:
+    del item
+
+
+class NoJournal:
+    """Remembers nothing: every upload begins anew."""
+
+    def unfinished(self, key: str) -> UnfinishedUpload | None:
+        """Return None."""
+        del key
+        return None
+
+    def begin(self, key: str, sha256: str, upload_id: str, part_size: int) -> None:
+        """Take no note."""
+
+    def add(self, key: str, part: StoredPart) -> None:
+        """Take no note."""
+
+    def end(self, key: str) -> None:
+        """Have nothing to forget."""
+
+
+NO_JOURNAL = NoJournal()
 
 
 @dataclass(frozen=True)
 class Work:
     """Where the routes of one artifact read and write; a place is None when it must not be used.
 
-    `stage` is a folder for the part files of routes that publish nothing on the disk. `on_written`
-    is called, from any thread, after a route's bytes are in the mirror.
+    `stage` is a folder for part files of routes that publish nothing on the disk. `fetched` is a
+    folder where files named by their SHA-256 may lie that were read from the origin already; what is
+    taken from there is moved. `on_written` is called, from any thread, after a route's or a pack's
+    bytes are in the mirror; `journal` keeps unfinished uploads.
     """
 
     stage: Path
     home: Home | None = None
     origin: Reader | None = None
     mirror: MirrorBytes | None = None
-    on_written: Callable[[Route], None] = _nothing
+    on_written: Callable[[Route | Pack], None] = _nothing
+    journal: UploadJournal = NO_JOURNAL
+    fetched: Path | None = None
 
     def reader(self, place: Place) -> Reader | None:
         """Return what reads from a place."""
