@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 TRASH = 1 << 30  # bytes of finished runs that may wait on the RAM disk for the end of the round
-FOREIGN = ("AWS_", "HF_", "HUGGING", "LABSYNC_", "RCLONE_", "S3_")
+FOREIGN = ("AWS_", "HF_", "HUGGING", "LABSYNC_", "PYTHON", "RCLONE_", "S3_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,27 @@ if TYPE_CHECKING:
     from labsync.steps.outcome import Item, Outcome
 
 VERSION = 1
+_LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {}
 
 
 def item_type(item: Item) -> str:
     """Return the `type` of a data line: its class's name in snake case."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(item).__name__).lower()
+    return _layout(type(item))[0]
 
 
 def item_line(item: Item) -> str:
     """Return one data line."""
-    return _dump({"type": item_type(item), "version": VERSION, **dataclasses.asdict(item)})
+    kind, names = _layout(type(item))
+    return _dump({"type": kind, "version": VERSION, **{name: getattr(item, name) for name in names}})
+
+
+def _layout(kind: type[Item]) -> tuple[str, tuple[str, ...]]:
+    """Return the type's name and its fields, which are flat; a plan may have a million lines."""
+    known = _LAYOUTS.get(kind.__name__)
+    if known is None:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+        known = _LAYOUTS[kind.__name__] = name, tuple(field.name for field in dataclasses.fields(kind))
+    return known
 
 
 def report_line(report: Report) -> str:

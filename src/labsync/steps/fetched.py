@@ -92,14 +92,17 @@ def movable(folder: Path, target: Path, plan: Plan) -> int:
     """Return how many bytes the plan moves from `folder` to `target`, which take no new room there."""
     if not folder.is_dir() or measure(folder).device != measure(target).device:
         return 0
+    here = set(os.listdir(folder))
     from_origin = (r.entry for r in plan.routes if r.publications and r.sources[0].place == "origin")
-    return sum(entry.size for entry in from_origin if (folder / entry.sha256).is_file())
+    return sum(entry.size for entry in from_origin if entry.sha256 in here)
 
 
 def drop(folder: Path, entries: Iterable[FileEntry]) -> None:
     """Remove fetched bytes that have found their place."""
+    here = set(os.listdir(folder)) if folder.is_dir() else set()
     for entry in entries:
-        (folder / entry.sha256).unlink(missing_ok=True)
+        if entry.sha256 in here:
+            (folder / entry.sha256).unlink(missing_ok=True)
 
 
 def make_room(lab: Lab) -> None:

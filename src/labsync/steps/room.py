@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from labsync.disk.budget import Need, check_room, measure
 from labsync.steps.fetched import movable
 from labsync.steps.inspect import measure_tree
+from labsync.transfer.carry import SMALL
 from labsync.transfer.parts import arrived
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def ensure_room(lab: Lab, tasks: Sequence[Task]) -> None:
 
 def _here_already(lab: Lab, task: Task, home: Home) -> int:
     """Return the bytes that take no new room: what `lock` fetched, and what a stopped run staged."""
-    entries = {route.entry.sha256: route.entry for route in task.plan.routes if route.publications}
-    staged = sum(arrived(home.stage, sha256) for sha256 in entries) if entries else 0
+    large = {r.entry.sha256 for r in task.plan.routes if r.publications and r.entry.size > SMALL}
+    stage = home.stage if large else None
+    staged = sum(arrived(stage, sha256) for sha256 in large) if stage else 0
     return staged + movable(lab.fetched_dir, home.path, task.plan)
 
 

@@ -26,6 +26,7 @@ from labsync.transfer.carry import Carrier
 from labsync.transfer.fetch import expect_no_less
 from labsync.transfer.grouping import batches, ref_in, spans
 from labsync.transfer.pack import read_small
+from labsync.transfer.run import Tally
 from labsync.transfer.supply import Patience
 from labsync.transfer.verify import verify
 
@@ -89,6 +90,7 @@ class BatchCarrier:
         self._asked = [Patience(run, self._artifact, place, reader)] if place != "disk" else []
         if any(route.key for route in routes):
             self._asked.append(Patience(run, self._artifact, "mirror", work.mirror))
+        self._tally = Tally(run, place)
         self._to_disk = any(route.publications for route in routes)
         self._stage: Path | None = None
         self._staged: list[tuple[Route, list[Staged]]] = []
@@ -151,7 +153,8 @@ class BatchCarrier:
         """Prove the bytes, then write them to the mirror, then stage them."""
         entry, came = route.entry, 0 if self._place == "disk" else len(data)
         if came:
-            self._run.moved(self._place, came)
+            self._tally.add(came)
+        self._run.check()
         try:
             if self._place != "disk":
                 expect_no_less(entry, len(data), entry.size)
@@ -163,6 +166,7 @@ class BatchCarrier:
             raise
         except LabsyncError:
             if came:
+                self._tally.flush()
                 self._run.moved(self._place, -came)
             raise
         self._unpublished += len(data) if route.publications else 0
@@ -188,8 +192,8 @@ class BatchCarrier:
                 return
             with self._asking(self._reader):
                 blocks = self._reader.read(ref_in(route, self._place), route.entry)
-                data = b"".join([bytes(block) for block in blocks])
-            yield route, data
+                pieces = [bytes(block) for block in blocks]
+            yield route, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _from_packs(self) -> Given:
         for span in spans(self._left, self._place):
@@ -277,6 +281,7 @@ class BatchCarrier:
 
     def _publish(self) -> None:
         """Publish what is staged; what stands in the way of a file is told, and not tried again."""
+        self._tally.flush()
         kept, self._staged, self._unpublished = self._staged, [], 0
         files = [file for _, staged in kept for file in staged]
         errors = iter(self._home.publish(files) if files else ())

@@ -30,7 +30,7 @@ class Ledger:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._bytes: collections.Counter[str] = collections.Counter()
-        self._files = 0
+        self._contents: set[tuple[ArtifactName, str]] = set()
         self._done: set[int] = set()
         self._written: set[int] = set()
         self._damaged: set[int] = set()
@@ -60,7 +60,8 @@ class Ledger:
         """Note that every step is done."""
         with self._mutex:
             self._done.add(id(item))
-            self._files += len(item.members) if isinstance(item, Pack) else 1
+            entries = (m.entry for m in item.members) if isinstance(item, Pack) else (item.entry,)
+            self._contents.update((item.artifact, entry.sha256) for entry in entries)
 
     def fail(self, item: Item, error: LabsyncError) -> None:
         """Note a failure; there may be several."""
@@ -127,14 +128,14 @@ class Ledger:
             raise UnavailableError(known.what, safe=known.safe, hint=known.hint)
 
     def transferred(self) -> Transferred:
-        """Return what was moved: `bytes` is all that came from the origin or crossed to or from the
-        mirror, `resent` the part of it that had to move again.
+        """Return what was moved: `files` counts contents, wherever they went; `bytes` is all that came
+        from the origin or crossed to or from the mirror, `resent` the part of it that moved again.
         """
         with self._mutex:
             origin, mirror = self._bytes["origin"], self._bytes["mirror"]
             out = self._bytes["to_mirror"]
             return Transferred(
-                files=self._files,
+                files=len(self._contents),
                 bytes=origin + mirror + out,
                 from_origin=origin,
                 from_mirror=mirror,
