@@ -250,7 +250,7 @@ def test_no_secret_of_the_address_is_in_a_message(server: FileServer, client: Cl
     server.fault(Fault("*", status=403, times=1))
     server.fault(Fault("*", gzip=True, times=1))
     server.fault(Fault("*", html=True, times=1))
-    server.fault(Fault("*", cut_after=-1, times=1))
+    server.fault(Fault("*", cut_after=-1, times=2))
     server.fault(Fault("*", redirect="ftp://user:pass@there/?X-Amz-Signature=sig", times=1))
     for _ in range(5):
         with pytest.raises(LabsyncError) as caught:
@@ -260,6 +260,17 @@ def test_no_secret_of_the_address_is_in_a_message(server: FileServer, client: Cl
             word for word in ("user", "pass", "sig", "fragment") if word in said.replace("sign in", "")
         ]
     assert bare(secret) == f"{server.url}/f.bin"
+
+
+def test_a_connection_that_was_closed_before_any_answer_is_made_anew_once(
+    server: FileServer, client: Client, url: str
+) -> None:
+    server.fault(Fault("/f.bin", cut_after=-1, times=1))
+    client.read(url)
+    assert client.got == DATA
+    server.fault(Fault("/f.bin", cut_after=-1, times=2))
+    with pytest.raises(UnavailableError, match="broke"):
+        client.read(url)
 
 
 def test_a_server_that_stops_sending_is_noticed(server: FileServer, url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -314,3 +315,33 @@ def test_disk_reader_says_when_the_file_is_gone_or_cannot_be_read(tmp_path: Path
     (tmp_path / "a").mkdir()
     with pytest.raises(UnreadableError):
         list(FileReader(tmp_path / "a").read(Ref(""), entry_of("a", b"")))
+
+
+def test_nobody_enters_a_stage_before_it_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeping, go_on = threading.Event(), threading.Event()
+    sweep = Stages._sweep
+
+    def slow(self: Stages, folder: Path) -> None:
+        sweeping.set()
+        assert go_on.wait(30)
+        sweep(self, folder)
+
+    monkeypatch.setattr(Stages, "_sweep", slow)
+    stages, entered = Stages(), threading.Event()
+
+    def enter() -> None:
+        stages.enter(tmp_path)
+        entered.set()
+
+    first = threading.Thread(target=stages.enter, args=(tmp_path,))
+    first.start()
+    assert sweeping.wait(30)
+    assert tmp_path not in stages._held
+    second = threading.Thread(target=enter)
+    second.start()
+    assert not entered.is_set()
+    go_on.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert entered.is_set()
+    stages.close()

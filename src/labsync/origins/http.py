@@ -12,6 +12,7 @@ import contextlib
 import copy
 import time
 from dataclasses import dataclass
+from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -167,24 +168,35 @@ class HttpReader:
         raise UnavailableError(f"`{bare(begin)}` redirects more than {MAX_REDIRECTS} times")
 
     def _send(self, method: str, hop: Hop, extra: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send a request; once more when its connection, kept from an earlier one, was closed meanwhile."""
         import urllib3
 
-        connect, read = self._timeouts
         try:
-            return self._pool(hop.url).urlopen(
-                method,
-                hop.url,
-                headers={**hop.headers, **extra},
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=connect, read=read),
-            )
+            try:
+                return self._send_once(method, hop, extra)
+            except urllib3.exceptions.ProtocolError as error:
+                if not isinstance(error.args[-1], RemoteDisconnected):
+                    raise
+                return self._send_once(method, hop, extra)
         except urllib3.exceptions.LocationValueError as error:
             raise InvalidError(f"`{bare(hop.url)}` is not a web address") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise transport_error(hop.url, error) from error
+
+    def _send_once(self, method: str, hop: Hop, extra: Mapping[str, str]) -> BaseHTTPResponse:
+        import urllib3
+
+        connect, read = self._timeouts
+        return self._pool(hop.url).urlopen(
+            method,
+            hop.url,
+            headers={**hop.headers, **extra},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=urllib3.Timeout(connect=connect, read=read),
+        )
 
     def _pool(self, url: str) -> PoolManager:
         """Return the connections to use for `url`: by the proxy that the environment names, or by none."""
