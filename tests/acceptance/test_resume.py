@@ -126,7 +126,7 @@ def test_a_push(tmp_path: Path, server: MotoServer, bucket: str, hub: Hub, after
         server.app.parts.clear()
         _kill(box, wire, "up", after, "push", "tuned")
         assert not any(key.startswith("lab/.labsync/heads/checkpoints/tuned") for key in server.keys(bucket))
-        stored = {part for part, body in server.app.parts.items() if body in BIG}
+        stored = {part for part, body in list(server.app.parts.items()) if body in BIG}
         server.app.log.clear()
         again = box.labsync("push", "tuned")
         assert again.code == 0, again.messages
