@@ -87,7 +87,7 @@ ROWS = (
         ),
     ),
     Row("kill-pull", "killed while pulling 2 GiB", (Goal("labsync", 8 * MIB, measure="resent"),)),
-    Row("kill-push", "killed while pushing 2 GiB", (Goal("labsync", 64 * MIB, measure="resent"),)),
+    Row("kill-push", "killed while pushing 2 GiB", (Goal("labsync", 33 * MIB, measure="resent"),)),
     Row(
         "growth",
         "plan and status of ever more files",

@@ -26,8 +26,9 @@ class Database:
     """A versioned sqlite file, safe for several threads and processes.
 
     A file that sqlite cannot read is renamed aside and an empty one takes its place; a file that was
-    deleted is made again. A file of a newer version raises InvalidError and is left alone. What sqlite
-    cannot write raises DiskError, a file that others hold for a minute LockedError.
+    deleted is made again. A file of a newer version raises InvalidError and is left alone. On a disk
+    that is full or read-only the file can be read as far as it is there, and is empty otherwise; only
+    `write` raises DiskError then. A file that others hold for a minute raises LockedError.
     """
 
     def __init__(self, path: Path, schema: Sequence[str], version: int) -> None:
@@ -36,10 +37,8 @@ class Database:
         self._version = version
         self._mutex = threading.RLock()
         self._inode = 0
-        if str(path) != MEMORY:
-            with disk_errors(path):
-                make_dirs(path.parent)
-        self._connection = self._guarded(self._open)
+        self._unwritable: DiskError | None = None
+        self._connection = self._open_or_freeze()
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` reads."""
@@ -51,8 +50,21 @@ class Database:
 
         `work` may be called twice, so it must depend on the database alone.
         """
+
+        def commit() -> T:
+            if (error := self._unwritable) is not None:
+                raise DiskError(error.what, hint=error.hint, path=error.path)
+            return self._commit(work, durable=durable)
+
         with self._mutex:
-            return self._guarded(lambda: self._healed(lambda: self._commit(work, durable=durable)))
+            if self._unwritable is not None:  # the disk may have been mended since
+                self._reopen()
+            return self._guarded(lambda: self._healed(commit))
+
+    def try_write(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Run `work` as `write` does, or not at all where the disk cannot be written."""
+        with self._mutex, contextlib.suppress(DiskError):
+            self._guarded(lambda: self._healed(lambda: self._commit(work, durable=False)))
 
     def close(self) -> None:
         """Close the file."""
@@ -79,6 +91,8 @@ class Database:
 
     def _healed(self, work: Callable[[], T]) -> T:
         """Run `work`, a second time on a fresh file when the first one is broken or gone."""
+        if self._unwritable is not None:
+            return work()
         if self._is_gone():
             self._reopen()
         try:
@@ -93,11 +107,40 @@ class Database:
     def _reopen(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-        with disk_errors(self._path):
-            make_dirs(self._path.parent)
-        self._connection = self._open()
+        self._connection = self._open_or_freeze()
+
+    def _open_or_freeze(self) -> sqlite3.Connection:
+        try:
+            connection = self._guarded(self._open)
+        except DiskError as error:
+            self._unwritable = error
+            return self._open_frozen()
+        self._unwritable = None
+        return connection
+
+    def _open_frozen(self) -> sqlite3.Connection:
+        """Return the file as it can be read without writing anything, else an empty one in memory."""
+        # Where sqlite cannot have its shared memory it reads a file only when told that nobody changes
+        # it, and then overlooks the log: https://www.sqlite.org/wal.html#read_only_databases
+        has_log = False
+        with contextlib.suppress(OSError):
+            has_log = self._path.with_name(f"{self._path.name}-wal").stat().st_size > 0
+        for how in ("mode=ro",) if has_log else ("mode=ro", "immutable=1"):
+            connection = None
+            with contextlib.suppress(sqlite3.Error):
+                connection = _connect(f"{self._path.absolute().as_uri()}?{how}", uri=True)
+                if self._found_version(connection) == self._version:
+                    return connection
+            if connection is not None:
+                connection.close()
+        connection = _connect(MEMORY)
+        self._prepare(connection)
+        return connection
 
     def _open(self) -> sqlite3.Connection:
+        if str(self._path) != MEMORY:
+            with disk_errors(self._path):
+                make_dirs(self._path.parent)
         connection = self._connect()
         try:
             self._prepare(connection)
@@ -114,9 +157,7 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            str(self._path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect(str(self._path))
         if str(self._path) != MEMORY:
             self._inode = self._path.stat().st_ino
         return connection
@@ -151,7 +192,7 @@ class Database:
             return False
         try:
             return self._path.stat().st_ino != self._inode
-        except FileNotFoundError:
+        except OSError:
             return True
 
     def _set_aside(self) -> None:
@@ -176,6 +217,12 @@ class Database:
             raise DiskError(
                 f"`{where}` cannot be used: {error}", path=where, hint="check the disk with `labsync du`"
             ) from error
+
+
+def _connect(address: str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        address, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
 
 
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:

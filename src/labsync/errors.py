@@ -36,6 +36,10 @@ class ExitCode(enum.IntEnum):
     TERMINATED = 143
 
 
+# The default of what may as well end one step of many as a whole command.
+_FINISHED_IS_KEPT = "what was finished before is kept, nothing else was changed"
+
+
 class LabsyncError(Exception):
     """A failure that a person can act on.
 
@@ -107,12 +111,14 @@ class NotFoundError(LabsyncError):
     """A place answered that the thing does not exist; a 403 is never read as this."""
 
     exit_code = ExitCode.NOT_FOUND
+    default_safe = _FINISHED_IS_KEPT
 
 
 class NotAllowedError(LabsyncError):
     """Credentials are missing, wrong or without the right; or a gated model was not granted."""
 
     exit_code = ExitCode.NOT_ALLOWED
+    default_safe = _FINISHED_IS_KEPT
 
 
 class UnavailableError(LabsyncError):
@@ -143,6 +149,7 @@ class DiskError(LabsyncError):
     """The disk is full, over its budget, or cannot be written."""
 
     exit_code = ExitCode.DISK
+    default_safe = _FINISHED_IS_KEPT
 
 
 class LockedError(LabsyncError):

@@ -103,6 +103,16 @@ class Reader(Protocol):
         """
 
 
+class Running(Protocol):
+    """A SHA-256 under way, as `hashlib` has it."""
+
+    def copy(self) -> Running:
+        """Return one of its own that goes on from here."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of what it has seen so far."""
+
+
 class Content(Protocol):
     """Bytes to store under one key; whoever gives them also proves them."""
 
@@ -117,6 +127,13 @@ class Content(Protocol):
     @property
     def file(self) -> Path | None:
         """A file on the disk that holds exactly these bytes, for a mirror that can share its blocks."""
+
+    @property
+    def running(self) -> Running | None:
+        """The SHA-256 of what the last call of `blocks` has yielded so far; None where nobody keeps it.
+
+        Who needs it as well is spared hashing the bytes a second time. It is not to be updated.
+        """
 
     def blocks(self, size: int) -> Generator[bytes, None, None]:
         """Yield all bytes in order, in blocks of `size`, the last one shorter; each is the caller's.

@@ -213,7 +213,8 @@ class State:
     ) -> None:
         """Take note that these digests are known at these paths, and keep digests that are sure to hold.
 
-        It is one transaction; nothing is written for nothing.
+        It is one transaction; nothing is written for nothing. A disk that cannot be written raises
+        DiskError for `files` alone: digests of `seen` are then only not kept.
         """
         known = [(_raw(key), stat.size, stat.mtime_ns, sha256) for key, stat, sha256 in files]
         sure = [(_raw(key), *stat[:4], sha256) for key, stat, sha256 in seen]
@@ -222,8 +223,10 @@ class State:
             connection.executemany("INSERT OR REPLACE INTO published VALUES (?, ?, ?, ?)", known)
             connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", sure)
 
-        if known or sure:
+        if known:
             self._database.write(work)
+        elif sure:
+            self._database.try_write(work)
 
     # Made artifacts.
 
@@ -260,9 +263,9 @@ class State:
         return bytes(row[0]) if row else None
 
     def put(self, kind: str, key: str, value: bytes) -> None:
-        """Keep a value, in place of the one before."""
+        """Keep a value, in place of the one before, where the disk can be written."""
         sql = "INSERT OR REPLACE INTO cache VALUES (?, ?, ?)"
-        self._database.write(lambda c: c.execute(sql, (kind, key, value)))
+        self._database.try_write(lambda c: c.execute(sql, (kind, key, value)))
 
     def delete(self, kind: str, key: str) -> None:
         """Forget a value; forgetting what is not kept is fine."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labsync.transfer.parts import arrived
+from labsync.disk.budget import Room
+from labsync.transfer.parts import arrived, held
 from tests.fakes.box import Box
 from tests.fakes.hub import Hub
 from tests.fakes.live import digest, parts, start, stop, until
@@ -74,9 +75,16 @@ def _kill(box: Box, wire: Wire, direction: str, after: int, *args: str) -> None:
     wire.release()
 
 
+def _leave_room_for_the_rest(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk have just the room that the part file, at its full length from the start, left."""
+    left = SIZE - held(box.root / ".labsync/stage", digest(BIG))
+    room = Room(1, (1 << 30) + left + 4096, 1 << 31)
+    monkeypatch.setattr("labsync.steps.room.measure", lambda path: room)
+
+
 @pytest.mark.parametrize("after", [3 * MIB, 20 * MIB, 47 * MIB])
 def test_a_pull_from_the_mirror(
-    tmp_path: Path, server: MotoServer, bucket: str, hub: Hub, after: int
+    tmp_path: Path, server: MotoServer, bucket: str, hub: Hub, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _box(tmp_path / "first", hub, bucket, server.url)
     assert first.labsync("lock").code == 0
@@ -88,6 +96,7 @@ def test_a_pull_from_the_mirror(
         _kill(box, wire, "down", after, "pull", "big")
         before = wire.counts["down"]
         assert not (box.root / "big/model.bin").exists()
+        _leave_room_for_the_rest(box, monkeypatch)
         again = box.labsync("pull", "big")
         assert again.code == 0, again.messages
         assert box.tree("big") == {"model.bin": BIG}

@@ -25,6 +25,7 @@ class FakeContent:
     sha256: str
     file: Path | None = None
     failure: BaseException | None = None
+    running: None = None
 
     def blocks(self, size: int) -> Generator[bytes, None, None]:
         for at in range(0, len(self.data), size):

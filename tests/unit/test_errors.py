@@ -26,6 +26,13 @@ def test_every_error_says_what_is_safe_and_has_a_documented_code(kind: type[Labs
     assert not re.search(r"[.]$|^[A-Z]", error.safe)
 
 
+def test_only_what_is_found_before_anything_begins_says_that_nothing_was_changed() -> None:
+    for before in (errors.UsageError, InvalidError):
+        assert before("x").safe == "nothing was changed"
+    for within in (errors.NotFoundError, errors.NotAllowedError, errors.DiskError):
+        assert within("x").safe == "what was finished before is kept, nothing else was changed"
+
+
 def test_every_deliberate_failure_but_a_bug_has_its_own_error() -> None:
     signals = {ExitCode.HANGUP, ExitCode.TERMINATED}
     only_combined = {ExitCode.OK, ExitCode.DEADLINE}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from labsync.digest import BLOCK, git_blob_id
+from labsync.digest import git_blob_id
 from labsync.errors import DiskError, IntegrityError, NotFoundError, UnavailableError
 from labsync.origins.base import Listed
 from labsync.places import NoRangesError, Ref
 from labsync.snapshot import FileEntry
-from labsync.steps.fetched import FetchedFirst, Fetcher, drop, sweep
+from labsync.steps.fetched import Fetcher, drop, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,44 +61,9 @@ def test_entries_come_in_their_order_and_bytes_stay_for_pull(tmp_path: Path) -> 
     ]
     assert {path.name for path in (tmp_path / "fetched").iterdir()} == {entry.sha256 for entry in entries}
 
-    silent = Origin({})
-    reader = FetchedFirst(silent, tmp_path / "fetched")
-    assert b"".join(reader.read(Ref("o", path="c"), entries[0])) == files["c"]
-    assert silent.reads == []
     drop(tmp_path / "fetched", entries[1:])
     drop(tmp_path / "fetched", entries[1:])
-    for path, entry in zip("ca", entries, strict=False):  # used up, and dropped
-        with pytest.raises(KeyError):
-            list(reader.read(Ref("o", path=path), entry))
-
-
-@pytest.mark.parametrize("size", [0, 1, BLOCK, 3 * BLOCK + 7])
-def test_fetched_bytes_are_given_once_and_free_their_room(tmp_path: Path, size: int) -> None:
-    data = (bytes(range(251)) * (size // 251 + 1))[:size]
-    fetched = tmp_path / _sha256(data)
-    fetched.write_bytes(data)
-    blocks = FetchedFirst(Origin({}), tmp_path).read(Ref("o", path="a"), FileEntry("a", _sha256(data), size))
-    got = [(bytes(block), fetched.exists()) for block in blocks]
-    assert b"".join(block for block, _ in got) == data
-    assert not any(exists for _, exists in got)
-    assert all(0 < len(block) <= BLOCK for block, _ in got)
-    assert not fetched.exists()
-
-
-def test_what_has_another_size_and_any_part_of_a_file_come_from_the_origin(tmp_path: Path) -> None:
-    data = b"whole content"
-    entry = FileEntry("a", _sha256(data), len(data))
-    fetched = tmp_path / entry.sha256
-    origin = Origin({"a": data})
-    reader = FetchedFirst(origin, tmp_path)
-    fetched.write_bytes(data[:4])
-    assert b"".join(reader.read(Ref("o", path="a"), entry)) == data
-    assert not fetched.exists()
-    fetched.write_bytes(data)
-    assert b"".join(reader.read(Ref("o", path="a"), entry, 6)) == b"content"
-    assert b"".join(reader.read(Ref("o", path="a"), entry, 0, 5)) == b"whole"
-    assert fetched.read_bytes() == data
-    assert origin.reads == ["a", "a", "a"]
+    assert {path.name for path in (tmp_path / "fetched").iterdir()} == {entries[0].sha256}
 
 
 @pytest.mark.parametrize(

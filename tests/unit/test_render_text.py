@@ -75,6 +75,16 @@ def test_no_line_of_an_error_can_drive_the_terminal() -> None:
     assert len(shown.splitlines()) == 4
 
 
+def test_a_hint_of_several_lines_is_shown_as_lines_and_none_of_them_as_another_error() -> None:
+    error = ErrorReport(9, "", "", "it does not fit", "1 B of room for\n  models/a  2 B\nerror: x\x1b\r")
+    assert list(text.error_lines(error)) == [
+        "error: it does not fit",
+        "hint: 1 B of room for",
+        "    models/a  2 B",
+        "  error: x\\x1b\\r",
+    ]
+
+
 def test_what_befell_several_artifacts_is_said_once_with_their_names() -> None:
     same = [
         ErrorReport(8, name, "", "the mirror does not answer", "wait") for name in ("models/a", "models/b")

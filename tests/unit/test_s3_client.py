@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from labsync.errors import InvalidError, NotAllowedError, UnavailableError
+from labsync.errors import InvalidError, NotAllowedError, NotFoundError, UnavailableError
 from labsync.manifest.model import MirrorSpec
 from labsync.mirrors import s3_client
 from labsync.mirrors.s3_bucket import IF_ABSENT, Bucket
@@ -272,3 +272,44 @@ def test_a_connection_that_ended_while_it_was_idle_is_not_used() -> None:
 def test_a_server_has_a_name(url: str, name: str, authority: str) -> None:
     server = Server.of(url)
     assert (server.name, server.authority) == (name, authority)
+
+
+PAGE = b"<!DOCTYPE html><html><body>Not here</body></html>"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "302 Found", "400 Bad Request", "404 Not Found", "405 No"])
+@pytest.mark.parametrize("body", [PAGE, b"<html><p>cut", b"404 page not found"], ids=["page", "cut", "text"])
+def test_what_is_no_s3_server_is_called_so_and_never_an_empty_mirror(status: str, body: bytes) -> None:
+    with Script([[sized(body, status=status)]]) as server, pytest.raises(NotFoundError) as caught:
+        list(server.bucket().listing(".labsync/heads/", 1000))
+    error = caught.value
+    assert "no S3 server" in error.what
+    assert "empty mirror" in error.safe
+    assert "`endpoint:`" in error.hint
+    assert "bucket" in error.hint
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<?xml version='1.0'?><ListBucketRes", b"<Error><Code>InternalError</Code></Error>"]
+)
+def test_a_cut_listing_is_s3s_own_and_asked_for_again(body: bytes) -> None:
+    with Script([[sized(body)]]) as server, pytest.raises(UnavailableError, match="not consistent"):
+        list(server.bucket().listing(".labsync/heads/", 1000))
+
+
+def test_tls_to_a_port_without_it_is_told_of_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(1 << 16)
+                sock.sendall(sized(PAGE, status="400 Bad Request"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = listener.getsockname()[1]
+        with pytest.raises(UnavailableError, match="secure connection") as caught:
+            Bucket(MirrorSpec("s3://lab", endpoint=f"https://127.0.0.1:{port}")).get("k")
+        thread.join()
+    assert "`http://`" in caught.value.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,66 @@ def test_a_silent_server_is_noticed(sent: bytes, heard: bool) -> None:
     with fed(sent, cut=False) as connection, pytest.raises(Failed) as caught:
         answer(connection)
     assert (caught.value.kind, caught.value.heard) == ("silent", heard)
+
+
+class Kernel:
+    """A plain socket as Linux has it: a call that has to wait for all waits its whole time, at most.
+
+    After `data` no byte comes, and after `takes` bytes none is taken. `time` is spent by waiting alone.
+    """
+
+    def __init__(self, data: bytes = b"", takes: int = 1 << 30) -> None:
+        self.data, self.takes, self.time, self._glance = data, takes, 0.0, 0.0
+
+    def recv_into(self, view: memoryview, count: int, flags: int) -> int:
+        count = min(len(view), len(self.data))
+        view[:count], self.data = self.data[:count], self.data[count:]
+        return self._moved(count, not count or (flags & socket.MSG_WAITALL and count < len(view)))
+
+    def send(self, data: bytes) -> int:
+        count = min(len(data), self.takes)
+        self.takes -= count
+        return self._moved(count, count < len(data))
+
+    def _moved(self, count: int, waits: object) -> int:
+        if waits:
+            self.time += self._glance
+        if not count:
+            raise BlockingIOError
+        return count
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._glance = seconds or 0.0
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        seconds, micro = struct.unpack("ll", value)
+        self._glance = seconds + micro / 1_000_000
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "tls"])
+@pytest.mark.parametrize("size", [0, 10_000, 70_000, 700_000, BUFFER, 2 * BUFFER - 1])
+@pytest.mark.parametrize("length", [60_000, 4 << 20], ids=["small", "large"])
+def test_a_silence_is_noticed_when_it_has_lasted_so_long_wherever_it_begins(
+    monkeypatch: pytest.MonkeyPatch, plain: bool, size: int, length: int
+) -> None:
+    kernel = Kernel(head(f"Content-Length: {length}") + bytes(min(size, length - 1)))
+    if plain:
+        monkeypatch.setattr(socket, "socket", Kernel)
+    connection = Connection(kernel, silence=30.0, now=lambda: kernel.time)  # type: ignore[arg-type]
+    with pytest.raises(Failed) as caught:
+        answer(connection)
+    assert (caught.value.kind, caught.value.heard) == ("silent", True)
+    assert 30 <= kernel.time <= 40
+
+
+@pytest.mark.parametrize("takes", [0, 100, 300_000])
+def test_a_server_that_takes_no_more_is_noticed_as_soon(takes: int) -> None:
+    kernel = Kernel(takes=takes)
+    connection = Connection(kernel, silence=30.0, now=lambda: kernel.time)  # type: ignore[arg-type]
+    with pytest.raises(Failed) as caught:
+        connection.send(b"PUT", bytes(1 << 20), unwatched, None)
+    assert (caught.value.kind, caught.value.heard) == ("silent", False)
+    assert 30 <= kernel.time <= 40
 
 
 def test_an_end_before_an_answer_was_not_heard() -> None:

@@ -23,9 +23,11 @@ from labsync.errors import (
     RefusedError,
     UnavailableError,
 )
+from labsync.mirrors import s3_parts
+from labsync.mirrors.base import OtherBytesError
 from labsync.mirrors.s3_bucket import IF_ABSENT, Condition, Part, Upload, Whole
 from labsync.mirrors.s3_errors import NotImplementedByServerError
-from labsync.mirrors.s3_parts import WINDOW, Begun, Order, Outgoing, Room, Sending
+from labsync.mirrors.s3_parts import SENDERS, WINDOW, Begun, Order, Outgoing, Room, Sending
 from labsync.mirrors.s3_upload import Sizes, Writer
 from labsync.places import StoredPart
 from tests.fakes.contents import FakeContent, changed, failing, right, unknown
@@ -603,6 +605,69 @@ def test_a_content_that_fails_stops_those_who_are_sending(lab: Lab) -> None:
     assert not lab.journal.uploads
 
 
+class StoppedError(Exception):
+    """What `advance` raises once the run is to stop."""
+
+
+def test_a_run_that_stops_leaves_those_alone_who_hang(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_parts, "GRACE", 0.0)
+    monkeypatch.setattr(s3_parts, "POLL", 0.01)
+    hanging, server = threading.Semaphore(0), threading.Event()
+    daemons: list[bool] = []
+
+    def hang(number: int, sent: Callable[[int], None]) -> None:
+        daemons.append(threading.current_thread().daemon)
+        hanging.release()
+        server.wait()
+
+    def stop(count: int) -> None:
+        lab.counts.append(count)
+        if not count:
+            for _ in range(SENDERS):
+                hanging.acquire()
+            raise StoppedError
+
+    lab.store.on_part = hang
+    before = set(threading.enumerate())
+    writer = Writer(lab.store, SMALL)
+    with pytest.raises(StoppedError):
+        writer.write(Order(KEY, right(DATA), stop, lab.journal), None)
+    assert daemons == [True] * SENDERS
+    assert sum(lab.counts) == 0
+    told = list(lab.counts)
+    left = set(threading.enumerate()) - before
+    assert len(left) == SENDERS
+    server.set()
+    for thread in left:
+        thread.join()
+    assert lab.counts == told
+    assert lab.journal.uploads[KEY].parts == {}
+    assert writer._room._used == 0
+
+
+@pytest.mark.parametrize("condition", [IF_ABSENT, None], ids=["conditional", "single writer"])
+def test_a_content_whose_digest_nobody_knows_is_compared_with_what_is_there(
+    lab: Lab, condition: Condition
+) -> None:
+    lab.store.lose_reply = True
+    with pytest.raises(UnavailableError):
+        lab.write(unknown(DATA), condition=condition)
+    with pytest.raises(OtherBytesError):
+        lab.write(unknown(DATA[:-1] + b"!"), condition=condition)
+    assert lab.stored == DATA
+    assert lab.write(unknown(DATA), condition=condition) == []
+    assert lab.journal.uploads == {}
+
+
+def test_a_content_that_fails_when_it_is_compared_leaves_no_upload(lab: Lab) -> None:
+    kill(lab, 3)
+    lab.store.objects[KEY] = DATA
+    with pytest.raises(ChangedError):
+        lab.write(FakeContent(DATA, len(DATA), "", failure=ChangedError("it changed")))
+    assert not lab.store.uploads
+    assert not lab.journal.uploads
+
+
 class Block(bytes):
     """A block that is counted while it lives."""
 
@@ -718,10 +783,10 @@ def test_the_failure_of_one_write_leaves_the_others_alone(lab: Lab) -> None:
 
 def test_room_is_given_in_the_order_of_asking_and_to_a_giant_alone() -> None:
     room, got = Room(10), list[str]()
-    room.take(6)
+    room.take(6, lambda: None)
 
     def take(name: str, count: int) -> None:
-        room.take(count)
+        room.take(count, lambda: None)
         got.append(name)
         room.give(count)
 

@@ -267,16 +267,94 @@ def test_a_memory_of_a_newer_version_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_a_disk_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
+def check_unwritable(state: State) -> None:
+    """Check that what must last is refused, and everything else merely forgotten or kept for now."""
     with pytest.raises(DiskError):
-        State(tmp_path / "file" / "labsync.sqlite")
+        state.set_base("results/runs", EMPTY)
+    with pytest.raises(DiskError):
+        state.record_all([("b", stat_of(), SHA)])
+    with pytest.raises(DiskError):
+        state.open_batch("results/runs", SHA, lambda: "batch")
+    remember(state, "b", stat_of())
+    state.put("head", "other", b"1")
+    assert state.publications(["b"]) == {}
+    assert state.base("results/runs") is None
 
 
-def test_a_folder_in_place_of_the_memory_is_a_disk_error(path: Path) -> None:
+def test_a_memory_whose_folder_cannot_be_made_is_empty_until_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "file" / "labsync.sqlite"
+    path.parent.write_bytes(b"")
+    state = State(path)
+    assert known(state, "a", stat_of()) is None
+    check_unwritable(state)
+    path.parent.unlink()
+    state.set_base("results/runs", EMPTY)
+    state.put("head", "k", b"1")
+    again = State(path)
+    assert (again.base("results/runs"), again.get("head", "k")) == (EMPTY, b"1")
+
+
+def test_a_folder_in_place_of_the_memory_is_a_memory_that_cannot_be_written(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(DiskError):
-        State(path)
+    check_unwritable(State(path))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_memory_that_goes_where_none_can_be_made_is_empty(state: State, path: Path) -> None:
+    state.put("head", "k", b"1")
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.parent.rmdir()
+    path.parent.write_bytes(b"")
+    assert state.get("head", "k") is None
+    check_unwritable(state)
+
+
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.path.insert(0, sys.argv[2])
+from test_state import SHA, check_unwritable, known, remember, stat_of
+from labsync.state import State
+state = State(Path(sys.argv[1]))
+print(known(state, "a", stat_of()), state.get("head", "k"), [*state.publications(["a"])])
+check_unwritable(state)
+"""
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "in-use"])
+def test_on_a_full_disk_what_is_remembered_is_read_and_what_must_last_is_refused(
+    state: State, path: Path, *, closed: bool
+) -> None:
+    remember(state, "a", stat_of())
+    state.put("head", "k", b"1")
+    state.record_all([("a", stat_of(), SHA)])
+    if closed:
+        state.close()
+    end = process.run([sys.executable, "-c", WITHOUT_ROOM, str(path), str(Path(__file__).parent)])
+    assert (end.returncode, end.error_text) == (0, "")
+    assert end.stdout.decode() == f"{SHA} b'1' ['a']\n"
+
+
+def test_on_a_disk_that_is_full_from_the_start_the_memory_is_empty(path: Path) -> None:
+    end = process.run([sys.executable, "-c", WITHOUT_ROOM, str(path), str(Path(__file__).parent)])
+    assert (end.returncode, end.error_text) == (0, "")
+    assert end.stdout.decode() == "None None []\n"
+    state = State(path)
+    state.put("head", "k", b"1")
+    assert state.get("head", "k") == b"1"
+
+
+def test_a_newer_memory_is_left_alone_on_a_full_disk_too(path: Path) -> None:
+    path.parent.mkdir()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    code = WITHOUT_ROOM.partition("print")[0]
+    end = process.run([sys.executable, "-c", code, str(path), str(Path(__file__).parent)])
+    assert "InvalidError" in end.error_text
 
 
 def test_a_memory_that_others_hold_is_reported_as_locked(

@@ -169,8 +169,8 @@ class Mirror(Reader, Protocol):
         the place or the run does, it is left for the next attempt. Calls for different keys may run
         at once, calls for one key not.
 
-        A key that already holds exactly these bytes is success, one with other bytes is OtherBytesError;
-        for a content whose digest nobody knows yet, its size has to do. A mirror without conditional
+        A key that already holds exactly these bytes is success, one with other bytes is OtherBytesError,
+        also for a content whose digest only reading it tells. A mirror without conditional
         writes (`single_writer`) writes the key without looking.
         """
 

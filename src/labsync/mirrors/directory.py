@@ -46,7 +46,7 @@ from labsync.mirrors.records import (
     parse_head,
     parse_index,
 )
-from labsync.mirrors.source import changed, expect_same, other_bytes
+from labsync.mirrors.source import changed, digest_of, expect_same, other_bytes
 from labsync.names import KINDS, safe_join
 
 if TYPE_CHECKING:
@@ -110,14 +110,16 @@ class DirectoryMirror:
     def write(self, key: str, content: Content, advance: Advance, journal: UploadJournal) -> None:
         """Store the content under a key that is written once, sharing blocks where the disk can.
 
-        Nothing of it outlives a failure: copying again costs no more than hashing again.
+        Nothing of it outlives a failure: the next attempt reads all of the content again. For one of this
+        box's disks that costs no more than hashing it again; one that comes from afar travels again whole.
         """
         del journal
         self._requests.add("PUT")
         path = self._path(key)
 
         def fill(file: BinaryIO) -> None:
-            if _share(content, file, key, advance):
+            if _share(content, file):
+                _prove(content, file, path, key, advance)
                 return
             for block in content.blocks(BLOCK):
                 with disk_errors(path):
@@ -130,8 +132,7 @@ class DirectoryMirror:
             size = os.fstat(file.fileno()).st_size
             if size != content.size:
                 raise other_bytes(key)
-            if content.sha256:
-                expect_same(self._blocks(file, key, 0, size + 1), content.sha256, size, key)
+            expect_same(self._blocks(file, key, 0, size + 1), digest_of(content), size, key)
 
     def abandon(self, key: str, journal: UploadJournal) -> None:
         """Do nothing: no upload is left unfinished."""
@@ -300,14 +301,17 @@ class DirectoryMirror:
     # Writing.
 
     def _create_record(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+
         def fill(file: BinaryIO) -> None:
-            file.write(data)
+            with disk_errors(path):
+                file.write(data)
 
-        return self._placer.create(self._path(key), fill)
+        return self._placer.create(path, fill)
 
 
-def _share(content: Content, target: BinaryIO, key: str, advance: Advance) -> bool:
-    """Give the empty file the blocks of the content's own, and prove them; False where it cannot be done.
+def _share(content: Content, target: BinaryIO) -> bool:
+    """Give the empty file the blocks of the content's own; False where it cannot be done.
 
     What became of a file that cannot be opened is the content's to say.
     """
@@ -318,16 +322,22 @@ def _share(content: Content, target: BinaryIO, key: str, advance: Advance) -> bo
     except OSError:
         return False
     with source:
-        if not share_blocks(source, target):
-            return False
+        return share_blocks(source, target)
+
+
+def _prove(content: Content, shared: BinaryIO, path: Path, key: str, advance: Advance) -> None:
+    """Raise ChangedError unless the shared blocks are what the content should be."""
     digest, size = hashlib.sha256(), 0
-    for block in iter(lambda: target.read(BLOCK), b""):
+    while True:
+        with disk_errors(path):
+            block = shared.read(BLOCK)
+        if not block:
+            break
         digest.update(block)
         size += len(block)
         advance(len(block))
     if (digest.hexdigest(), size) != (content.sha256, content.size):
         raise changed(key)
-    return True
 
 
 def _numbered_key(name: HeadName, number: int) -> str:

@@ -107,6 +107,12 @@ def read_page(body: bytes) -> Page:
     return Page(tuple(items), "" if truncated is False else more)
 
 
+def is_foreign(body: bytes) -> bool:
+    """Say whether this is no piece of any of S3's documents, but somebody else's page."""
+    start = body[:1024].lstrip().lower()
+    return start.startswith((b"<!doctype", b"<html")) or (not start.startswith(b"<") and start != b"")
+
+
 def read_parts(body: bytes) -> PartsPage:
     """Return the page of an upload's stored parts; MalformedError where it is not consistent."""
     root = _root(body, "ListPartsResult")

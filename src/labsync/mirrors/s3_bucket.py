@@ -18,13 +18,14 @@ from labsync.mirrors.s3_answers import (
     bare_etag,
     check_completed,
     complete_document,
+    is_foreign,
     quoted_etag,
     read_page,
     read_parts,
     read_upload_id,
 )
 from labsync.mirrors.s3_client import Client, Refusal, Reply, Request
-from labsync.mirrors.s3_errors import answer_error
+from labsync.mirrors.s3_errors import answer_error, listing_error, no_s3
 from labsync.mirrors.s3_sign import UNSIGNED, encode_query, payload_hash
 from labsync.names import MAX_KEY, escape, path_problem
 
@@ -135,6 +136,8 @@ class Bucket:
             try:
                 found = read_page(answer.body)
             except MalformedError as error:
+                if is_foreign(answer.body):
+                    raise no_s3(self.address(folder)) from error
                 raise self._broken_listing(folder) from error
             for key, etag in found.items:
                 if not key.startswith(self._prefix + folder) or not etag:
@@ -315,7 +318,8 @@ class Bucket:
         try:
             return self._client.send(request, at)
         except Refusal as refusal:
-            raise answer_error(refusal.answer, at) from refusal
+            meaning = listing_error if request.method == "LIST" else answer_error
+            raise meaning(refusal.answer, at) from refusal
 
     def _whole(self, request: Request, key: str) -> Answer:
         reply = self._ask(request, key)

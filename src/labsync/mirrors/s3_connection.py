@@ -26,6 +26,7 @@ Saw: TypeAlias = "Callable[[int], None]"
 BUFFER = 512 << 10
 MAX_HEAD = 64 << 10
 SILENCE = 30.0  # seconds without a byte
+_GLANCES = 10  # system calls that a whole silence takes: in one alone, nobody knows when its last byte came
 _SMALL = 64 << 10  # a body up to this size is sent with its head, and yielded as one block
 _SLICE = 256 << 10
 _LINE = 4 << 10  # a chunk's size, with what extensions a server may add
@@ -70,6 +71,7 @@ class Connection:
         self._secure = type(sock) is not socket.socket
         self._now = now
         self._waited = 0.0  # seconds spent in the network: only they count as a stall
+        self._silent = 0.0  # those of them since the last byte
         self._memory = bytearray(BUFFER)
         self._view = memoryview(self._memory)
         self._start = self._end = 0  # what has come and was not taken yet
@@ -82,18 +84,19 @@ class Connection:
         return self._sock
 
     def be_patient(self, seconds: float) -> None:
-        """Wait so long for the next byte.
+        """Wait so long for the next byte, or for the next to be taken.
 
         A plain socket blocks and the kernel watches the time, which saves one system call in two.
         """
         if seconds == self._silence:
             return
         self._silence = seconds
+        glance = seconds / _GLANCES
         if self._secure:
-            self._sock.settimeout(seconds)
+            self._sock.settimeout(glance)
             return
         self._sock.settimeout(None)
-        timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        timeval = struct.pack("ll", int(glance), int(glance % 1 * 1_000_000))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
@@ -127,19 +130,33 @@ class Connection:
 
     def _send(self, data: Buffer, saw: Saw) -> None:
         rest = data
+        self._silent = 0.0
         while True:
             began = self._now()
             try:
                 count = self._sock.send(rest)
             except (TimeoutError, BlockingIOError) as error:
-                raise Failed("silent") from error
+                if self._is_silent(began):
+                    raise Failed("silent") from error
+                continue
             except OSError as error:
                 raise Failed("broken") from error
-            self._waited += self._now() - began
+            self._moved(began)
             saw(count)
             if count == len(rest):
                 return
             rest = memoryview(rest)[count:]
+
+    def _moved(self, began: float) -> None:
+        self._waited += self._now() - began
+        self._silent = 0.0
+
+    def _is_silent(self, began: float) -> bool:
+        """Take note of a glance that saw no byte move; say whether that was one too many."""
+        passed = self._now() - began
+        self._waited += passed
+        self._silent += passed
+        return self._silent >= self._silence
 
     # Receiving.
 
@@ -261,16 +278,19 @@ class Connection:
             self._end += count
 
     def _receive(self, at: int, stop: int, saw: Saw, flags: int) -> int:
-        began = self._now()
-        try:
-            count = self._sock.recv_into(self._view[at:stop], 0, flags)
-        except (TimeoutError, BlockingIOError) as error:
-            raise Failed("silent", heard=True) from error
-        except OSError as error:
-            raise Failed("broken", heard=True) from error
-        self._waited += self._now() - began
-        saw(count)
-        return count
+        while True:
+            began = self._now()
+            try:
+                count = self._sock.recv_into(self._view[at:stop], 0, flags)
+            except (TimeoutError, BlockingIOError) as error:
+                if self._is_silent(began):
+                    raise Failed("silent", heard=True) from error
+                continue
+            except OSError as error:
+                raise Failed("broken", heard=True) from error
+            self._moved(began)
+            saw(count)
+            return count
 
 
 def _parse(text: str, method: str) -> Head:

@@ -191,9 +191,7 @@ class Pool:
         sock.settimeout(CONNECT_TIMEOUT)
         try:
             return self._context.wrap_socket(sock, server_hostname=self._server.host)
-        except TimeoutError as error:
-            raise Failed("silent") from error
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, and so is a server's silence
             raise Failed("tls") from error
 
     @functools.cached_property

@@ -51,6 +51,7 @@ _LATER = {
     "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted",
     "ConditionalRequestConflict", "IncompleteBody", "429", "TemporaryRedirect",
 }  # fmt: skip
+_S3_TOO = {301, 307, 401, 403, 429}  # what S3 and a proxy before it say by the status alone
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"}
 
 
@@ -74,6 +75,22 @@ def answer_error(answer: Answer, at: str) -> LabsyncError:
     if code in _FULL or status == 507:
         return DiskError(f"the storage of `{at}` is full ({code})", hint="make room in the bucket")
     return _by_status(answer, at)
+
+
+def listing_error(answer: Answer, at: str) -> LabsyncError:
+    """Return the error that the answer to a listing means; one without S3's words is somebody else's."""
+    is_known = answer.has_problem or answer.status in _S3_TOO or answer.status >= 500
+    return answer_error(answer, at) if is_known else no_s3(at)
+
+
+def no_s3(at: str) -> NotFoundError:
+    """Return the error that something answers, but not as S3 does."""
+    return NotFoundError(
+        f"what answers at `endpoint:` is no S3 server, or has no bucket for `{at}`",
+        safe="it was not taken for an empty mirror",
+        hint="check `endpoint:` and the name of the bucket in the manifest",
+        path=at,
+    )
 
 
 def _by_status(answer: Answer, at: str) -> LabsyncError:
@@ -142,7 +159,10 @@ def transport_error(kind: Kind, at: str) -> UnavailableError:
         case "tls":
             return UnavailableError(
                 f"the secure connection to the server of `{at}` failed",
-                hint="check for a proxy that inspects traffic; `AWS_CA_BUNDLE` names its certificate",
+                hint=(
+                    "check `endpoint:`, where a server without TLS has `http://`, and for a proxy that "
+                    "inspects traffic: `AWS_CA_BUNDLE` names its certificate"
+                ),
             )
         case "silent":
             return UnavailableError(f"the server of `{at}` stopped answering")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import queue
 import threading
+import time
 import traceback
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from labsync.errors import ChangedError, IntegrityError, InterruptedRunError, NotFoundError, UnavailableError
+from labsync.errors import (
+    ChangedError,
+    IntegrityError,
+    InterruptedRunError,
+    LabsyncError,
+    NotFoundError,
+    UnavailableError,
+)
 from labsync.mirrors.s3_bucket import Part, Upload, Whole
 from labsync.mirrors.s3_errors import NotImplementedByServerError
 from labsync.mirrors.source import changed
@@ -19,14 +28,17 @@ from labsync.places import StoredPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from concurrent.futures import Executor
 
-    from labsync.places import Advance, Content, UploadJournal
+    from labsync.places import Advance, Content, Running, UploadJournal
 
 SENDERS = 4  # per upload; `Room` bounds what all uploads of a mirror have under way together
 # How many parts the last one sent may be ahead of the first one that has no answer. `rclone serve s3`
 # passes parts on in their order, and answers a request late whose thread does so for those behind it.
 WINDOW = 16
+POLL = 0.2  # seconds after which who waits asks whether the run is to stop
+GRACE = 1.0  # seconds in which those who are sending stop, or are left alone; the engine gives us three
+
+_Job: TypeAlias = "tuple[int, list[bytes], str]"
 
 
 class LostUploadError(UnavailableError):
@@ -97,13 +109,19 @@ class Room:
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
-    def take(self, count: int) -> None:
-        """Wait until `count` bytes may be held; every `take` is followed by a `give`."""
+    def take(self, count: int, check: Callable[[], None]) -> None:
+        """Wait until `count` bytes may be held; every `take` is followed by a `give`.
+
+        `check` is called now and then meanwhile, and may raise to end the wait.
+        """
         turn = object()
         with self._changed:
             self._waiting.append(turn)
             try:
-                self._changed.wait_for(lambda: self._waiting[0] is turn and self._fits(count))
+                while not self._changed.wait_for(
+                    lambda: self._waiting[0] is turn and self._fits(count), POLL
+                ):
+                    check()
                 self._used += count
             finally:
                 self._waiting.remove(turn)
@@ -126,19 +144,31 @@ class Outgoing:
         self._advance = advance
         self._check = check
         self._count = 0
+        self._is_over = False
+        self._mutex = threading.Lock()
 
     def __call__(self, count: int) -> None:
         """Take note of `count` bytes that went out; negative when they have to go out again."""
-        self._count += count
-        self._advance(count)
+        with self._mutex:
+            if self._is_over:
+                raise InterruptedRunError("this request was given up")
+            self._count += count
+            self._advance(count)
         if self._check:
             self._check()
 
     def take_back(self) -> None:
         """Say that the request failed: what went out has to go out again."""
-        count, self._count = self._count, 0
-        if count:
-            self._advance(-count)
+        with self._mutex:
+            count, self._count = self._count, 0
+            if count:
+                self._advance(-count)
+
+    def give_up(self) -> None:
+        """Take the request for failed; from now on nothing is heard of it, also when it goes on."""
+        with self._mutex:
+            self._is_over = True
+        self.take_back()
 
 
 class Sending:
@@ -157,36 +187,86 @@ class Sending:
         self._digest = hashlib.sha256()
         self._crc32 = 0
         self._failure: BaseException | None = None
-        self._halted = False
+        self._halted = self._abandoned = False
         self._unanswered: set[int] = set()
+        self._outgoing: set[Outgoing] = set()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
 
     def run(self) -> Sent:
-        """Return when every part is stored; the first failure of any thread is raised, after all ended."""
-        from concurrent.futures import ThreadPoolExecutor
+        """Return when every part is stored; the first failure of any thread is raised, after all ended.
 
-        with ThreadPoolExecutor(SENDERS, "labsync-upload") as senders:
-            try:
-                self._read(senders)
-            except BaseException:
-                self._halted = True  # those who are sending stop at their next slice
-                raise
+        `advance` hears of 0 bytes now and then while nothing moves, and may raise. Who then hangs in a
+        server that fell silent is left alone: it is a daemon, which keeps no process from ending, and
+        neither `advance` nor the journal hears of it any more.
+        """
+        senders: list[threading.Thread] = []
+        try:
+            for _ in range(SENDERS):
+                sender = threading.Thread(target=self._live, name="labsync-upload", daemon=True)
+                sender.start()
+                senders.append(sender)
+            self._read()
+            self._wait(lambda: not self._unanswered)
+        except BaseException:
+            self._halted = True  # those who are sending stop at their next slice
+            raise
+        finally:
+            self._dismiss(senders)
         if self._failure:
             raise self._failure
         parts = tuple(self._parts[number] for number in sorted(self._parts))
-        return Sent(parts, Whole(self._order.content.size, self._crc32), self._digest.hexdigest())
+        return Sent(parts, Whole(self._order.content.size, self._crc32), self._running.hexdigest())
 
-    def _read(self, senders: Executor) -> None:
+    def _live(self) -> None:
+        while job := self._jobs.get():
+            self._send(*job)
+            del job  # or an idle thread would hold a part's box
+
+    def _wait(self, is_reached: Callable[[], object]) -> None:
+        while True:
+            with self._changed:
+                if self._changed.wait_for(is_reached, POLL):
+                    return
+            self._look_up()
+
+    def _look_up(self) -> None:
+        self._order.advance(0)
+
+    def _dismiss(self, senders: list[threading.Thread]) -> None:
+        for _ in senders:
+            self._jobs.put(None)
+        until = time.monotonic() + GRACE
+        for sender in senders:
+            sender.join(max(0.0, until - time.monotonic()))
+        if any(sender.is_alive() for sender in senders):
+            self._abandon()
+
+    def _abandon(self) -> None:
+        with self._changed:
+            self._halted = self._abandoned = True
+            outgoing = list(self._outgoing)
+        for request in outgoing:
+            with contextlib.suppress(LabsyncError):
+                request.give_up()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if job := self._jobs.get_nowait():
+                    self._send(*job)  # which gives its room back, and no more
+        for _ in range(SENDERS):
+            self._jobs.put(None)  # for those who come back after all
+
+    def _read(self) -> None:
         size, left, number = self._begun.part_size, self._order.content.size, 0
         with contextlib.closing(self._order.content.blocks(size)) as blocks:
             while left and not self._failure:
                 number, length = number + 1, min(size, left)
                 left -= length
                 self._await_turn(number)
-                self._room.take(length)
+                self._room.take(length, self._look_up)
                 taken = False
                 try:
-                    taken = self._hand_over(number, [self._next(blocks, length)], senders)
+                    taken = self._hand_over(number, [self._next(blocks, length)])
                 finally:
                     if not taken:
                         self._room.give(length)
@@ -197,8 +277,7 @@ class Sending:
         def is_near() -> bool:
             return number - min(self._unanswered, default=number) < WINDOW
 
-        with self._changed:
-            self._changed.wait_for(lambda: self._failure or is_near())
+        self._wait(lambda: self._failure or is_near())
 
     def _next(self, blocks: Generator[bytes, None, None], length: int) -> bytes:
         """Return the content's next block, hashed; empty at its end, which is the content's own proof."""
@@ -209,35 +288,36 @@ class Sending:
         except (ChangedError, IntegrityError):
             self.content_failed = True
             raise
-        self._digest.update(data)
+        if self._order.content.running is None:
+            self._digest.update(data)
         if self._store.is_aws:
             self._crc32 = zlib.crc32(data, self._crc32)
         return data
 
+    @property
+    def _running(self) -> Running:
+        return self._order.content.running or self._digest
+
     def _expect_end(self, blocks: Generator[bytes, None, None]) -> None:
         self._next(blocks, 0)
-        if self._order.content.sha256 not in {"", self._digest.hexdigest()}:
+        if self._order.content.sha256 not in {"", self._running.hexdigest()}:
             self.content_failed = True
             raise changed(self._order.key)
 
-    def _hand_over(self, number: int, box: list[bytes], senders: Executor) -> bool:
+    def _hand_over(self, number: int, box: list[bytes]) -> bool:
         """Give the part to a sender, who then gives its room back; False when the server has it.
 
         The bytes travel in a box that the sender empties, so that no frame keeps them any longer.
         """
-        prefix = self._digest.copy().hexdigest()
+        prefix = self._running.copy().hexdigest()
         stored = self._begun.stored.get(number)
         if stored and stored.prefix == prefix:
-            self._keep(Part(number, stored.etag))
+            self._parts[number] = Part(number, stored.etag)
             return False
         with self._changed:
             self._unanswered.add(number)
-        senders.submit(self._send, number, box, prefix)
+        self._jobs.put((number, box, prefix))
         return True
-
-    def _keep(self, part: Part) -> None:
-        with self._changed:
-            self._parts[part.number] = part
 
     def _send(self, number: int, box: list[bytes], prefix: str) -> None:
         data = box.pop()
@@ -257,14 +337,20 @@ class Sending:
 
     def _put(self, number: int, data: bytes, prefix: str) -> None:
         outgoing = Outgoing(self._order.advance, self._check)
+        with self._changed:
+            self._outgoing.add(outgoing)
         try:
             part = self._store.put_part(self._begun.upload, number, data, outgoing)
         except BaseException as error:
             self._fail(self._meaning(error))  # before `advance` can raise something else
             outgoing.take_back()
             raise
-        self._order.journal.add(self._order.key, StoredPart(number, part.etag, prefix))
-        self._keep(part)
+        with self._changed:
+            if self._abandoned:
+                return
+            self._outgoing.remove(outgoing)
+            self._order.journal.add(self._order.key, StoredPart(number, part.etag, prefix))
+            self._parts[number] = part
 
     def _meaning(self, error: BaseException) -> BaseException:
         cannot_replace = isinstance(error, NotImplementedByServerError) and self._begun.again

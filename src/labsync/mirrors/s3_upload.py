@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from labsync.digest import sha256_bytes
-from labsync.errors import IntegrityError, LabsyncError, NotFoundError, RefusedError
+from labsync.digest import BLOCK, sha256_bytes, sha256_stream
+from labsync.errors import ChangedError, IntegrityError, LabsyncError, NotFoundError, RefusedError
 from labsync.mirrors.s3_bucket import Upload
 from labsync.mirrors.s3_parts import Begun, LostUploadError, Outgoing, PartStore, Room, Sending, let_go
 from labsync.mirrors.source import changed, expect_same, other_bytes
@@ -136,7 +136,7 @@ class Writer:
 
     def _write_single(self, order: Order, condition: Condition) -> None:
         size = order.content.size
-        self._room.take(size)
+        self._room.take(size, lambda: order.advance(0))
         try:
             data = b"".join(order.content.blocks(max(size, 1)))
             if len(data) != size:
@@ -233,15 +233,27 @@ class Writer:
             )
 
     def _is_written(self, order: Order, sha256: str) -> bool:
-        """Say whether the key holds these bytes already; ConflictError when it holds others."""
+        """Say whether the key holds these bytes already; OtherBytesError when it holds others."""
         size = self._store.size(order.key)
         if size is None:
             return False
         if size != order.content.size:
             raise other_bytes(order.key)
-        if sha256:
-            self._expect_same(order, sha256)
+        self._expect_same(order, sha256 or self._own_digest(order))
         return True
+
+    def _own_digest(self, order: Order) -> str:
+        """Return the digest of the content, read to its end: then it has proved itself."""
+        try:
+            with contextlib.closing(order.content.blocks(BLOCK)) as blocks:
+                sha256, size = sha256_stream(blocks)
+            if size != order.content.size:
+                raise changed(order.key)
+        except (ChangedError, IntegrityError):
+            with contextlib.suppress(LabsyncError):
+                self.abandon(order.key, order.journal)
+            raise
+        return sha256
 
     def _expect_same(self, order: Order, sha256: str) -> None:
         with contextlib.closing(self._store.get(order.key)) as body:

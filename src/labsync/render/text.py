@@ -36,14 +36,16 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
 
 
 def error_lines(error: ErrorReport) -> Iterator[str]:
-    """Yield the three lines of an error, and one line per issue where a file has several."""
+    """Yield the three lines of an error, one more per issue of a file and per further line of the hint."""
     yield f"error: {escape(error.message)}"
     for issue in error.issues:
         yield f"  {escape(issue)}"
     if error.safe:
         yield f"safe: {escape(error.safe)}"
     if error.hint:
-        yield f"hint: {escape(error.hint)}"
+        first, *others = map(escape, error.hint.split("\n"))
+        yield f"hint: {first}"
+        yield from (f"  {line}" for line in others)
 
 
 ALIKE = 3  # errors that differ in the file alone are shown up to this many

@@ -14,7 +14,6 @@ from labsync.places import Ref
 from labsync.plan import NO_FILES, Goal, Pack, Plan, make_plan
 from labsync.report import ErrorReport, Transferred
 from labsync.snapshot import Snapshot
-from labsync.steps.fetched import FetchedFirst
 from labsync.steps.room import ensure_room
 from labsync.steps.uploads import Notes, begin_upload, for_packs, without_stored
 from labsync.transfer.engine import Engine, workload
@@ -126,10 +125,13 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
 def _run(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     routes = [route for task in tasks for route in task.plan.routes]
     packs = [pack for task in tasks for pack in task.plan.packs]
-    lab.observe(TransferPlanned(title, *workload(routes, packs)))
+    notes = Notes(lab.state)
+    work = {task.artifact.name: _work(lab, task, notes) for task in tasks}
+    lab.observe(TransferPlanned(title, *workload(routes, packs, work)))
     try:
-        outcome = _execute(lab, tasks, routes, packs)
+        outcome = _execute(lab, tasks, (routes, packs), work)
     finally:
+        notes.flush()
         lab.observe(TransferEnded())
     written = {(r.artifact, r.entry.sha256): Ref(r.key) for r in outcome.written}
     for pack in outcome.packed:
@@ -206,9 +208,25 @@ def _healing(lab: Lab, task: Task, lost: set[str]) -> list[Task]:
     return [prepare(lab, task.artifact, goal, task.home)]
 
 
+def _work(lab: Lab, task: Task, notes: Notes) -> Work:
+    return Work(
+        stage=lab.stage_dir,
+        home=task.home,
+        origin=lab.origin(task.artifact) if task.goal.origin else None,
+        mirror=lab.mirror if lab.has_mirror else None,
+        on_written=notes.take,
+        journal=lab.state.multipart(lab.memory_key(task.artifact)),
+        fetched=lab.fetched_dir,
+    )
+
+
 def _execute(
-    lab: Lab, tasks: Sequence[Task], routes: Sequence[Route], packs: Sequence[Pack]
+    lab: Lab,
+    tasks: Sequence[Task],
+    items: tuple[Sequence[Route], Sequence[Pack]],
+    work: Mapping[ArtifactName, Work],
 ) -> EngineOutcome:
+    routes, packs = items
     for task in tasks:
         if task.home is not None and any(route.publications for route in task.plan.routes):
             task.home.begin()
@@ -217,20 +235,6 @@ def _execute(
         # What keeps the probe from being answered also keeps each write, and is reported there.
         with contextlib.suppress(LabsyncError):
             lab.probe_mirror()
-
-    notes = Notes(lab.state)
-    work = {
-        task.artifact.name: Work(
-            stage=lab.stage_dir,
-            home=task.home,
-            origin=FetchedFirst(lab.origin(task.artifact), lab.fetched_dir) if task.goal.origin else None,
-            mirror=lab.mirror if lab.has_mirror else None,
-            on_written=notes.take,
-            journal=lab.state.multipart(lab.memory_key(task.artifact)),
-            fetched=lab.fetched_dir,
-        )
-        for task in tasks
-    }
     engine = Engine(jobs=lab.options.jobs, observer=lab.observe, pace=Pace(lab.options.bandwidth))
     try:
         return engine.execute(routes, work, packs)
@@ -239,8 +243,6 @@ def _execute(
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__ from None
         raise
-    finally:
-        notes.flush()
 
 
 def _unmet(task: Task) -> ErrorReport:
@@ -260,7 +262,8 @@ def _announce_upload(lab: Lab, tasks: Sequence[Task]) -> None:
     first = sum(task.plan.bytes_to_mirror for task in tasks)
     if first:
         files = sum(task.plan.files_to_mirror for task in tasks)
-        lab.observe(Note(f"writing {files} files, {first:,} bytes, to the mirror {lab.mirror.url}"))
+        noun = "file" if files == 1 else "files"
+        lab.observe(Note(f"writing {files} {noun}, {first:,} bytes, to the mirror {lab.mirror.url}"))
     if first > ASK_ABOVE and not lab.options.agrees(f"upload {first / 2**30:.1f} GiB to {lab.mirror.url}?"):
         raise UsageError(
             f"the first upload to the mirror is {first / 2**30:.1f} GiB and nobody agreed to it",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from labsync import atomic
 from labsync.artifact_locks import hold
-from labsync.digest import BLOCK, git_blob_id, is_sha256, sha256_file
+from labsync.digest import git_blob_id, is_sha256, sha256_file
 from labsync.disk.budget import measure
 from labsync.errors import (
     DiskError,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from io import FileIO
     from pathlib import Path
-    from typing import BinaryIO
 
     from labsync.manifest.model import Artifact
     from labsync.origins.base import Listed
@@ -46,55 +45,13 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 
-class FetchedFirst:
-    """A reader that looks into the folder of fetched bytes before it asks its origin.
-
-    What lies there was read from the origin once; like everything it is verified by who reads. It is
-    given once: wrong bytes are not met a second time, and the room is free again when they are read.
-    """
-
-    def __init__(self, origin: Reader, folder: Path) -> None:
-        self._origin = origin
-        self._folder = folder
-
-    def read(self, ref: Ref, entry: FileEntry, start: int = 0, stop: int | None = None) -> Blocks:
-        """Fulfil the contract of `Reader.read`."""
-        is_whole = start == 0 and stop in (None, entry.size)
-        fetched = _take(self._folder / entry.sha256, entry.size) if is_whole else None
-        if fetched is None:
-            yield from self._origin.read(ref, entry, start, stop)
-            return
-        with fetched:
-            while block := fetched.read(BLOCK):
-                yield block
-
-
-def _take(path: Path, size: int) -> BinaryIO | None:
-    """Open a fetched file and remove its name; None where there is none of this size."""
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError:
-        return None
-    try:
-        path.unlink()
-        if os.fstat(file.fileno()).st_size == size:
-            return file
-    except FileNotFoundError:  # another reader of the same content was first
-        pass
-    except BaseException:
-        file.close()
-        raise
-    file.close()
-    return None
-
-
 def movable(folder: Path, target: Path, plan: Plan) -> int:
     """Return how many bytes the plan moves from `folder` to `target`, which take no new room there."""
     if not folder.is_dir() or measure(folder).device != measure(target).device:
         return 0
     here = set(os.listdir(folder))
-    from_origin = (r.entry for r in plan.routes if r.publications and r.sources[0].place == "origin")
-    return sum(entry.size for entry in from_origin if entry.sha256 in here)
+    afar = (r.entry for r in plan.routes if r.publications and r.sources[0].place != "disk")
+    return sum(entry.size for entry in afar if entry.sha256 in here)
 
 
 def drop(folder: Path, entries: Iterable[FileEntry]) -> None:

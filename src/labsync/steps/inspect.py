@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.errors import LabsyncError, NotFoundError
 from labsync.mirrors.base import HeadName
+from labsync.mirrors.placer import STAGE
 from labsync.report import ErrorReport
 from labsync.settings import home_dir
+from labsync.steps.lab import EMBEDDED
 from labsync.steps.outcome import Location, SnapshotLine, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from labsync.manifest.model import Artifact
     from labsync.mirrors.base import Index
@@ -78,7 +80,13 @@ def usage(lab: Lab, artifacts: Sequence[Artifact]) -> tuple[list[Usage], list[Er
             lines.append(_artifact_usage(lab, artifact))
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, artifact.name))
-    state = lab.manifest.state_dir
+    return lines + _own_usage(lab), errors
+
+
+def _own_usage(lab: Lab) -> list[Usage]:
+    """Return what labsync keeps for itself, each byte counted once."""
+    state, url = lab.manifest.state_dir, lab.manifest.mirror.url
+    on_the_way = Path(url.removeprefix(EMBEDDED)) / STAGE if url.startswith(EMBEDDED) else None
     own = [
         (
             "embedded mirror",
@@ -91,11 +99,14 @@ def usage(lab: Lab, artifacts: Sequence[Artifact]) -> tuple[list[Usage], list[Er
         ("set aside", state / "aside", "your own files that `--force` replaced; yours to delete"),
         ("environments", home_dir(lab.options.env) / "envs", "built again by `labsync env build`"),
     ]
+    if on_the_way:
+        own.insert(1, ("mirror's stage", on_the_way, "parts of writes; the next one removes a killed run's"))
+    lines = []
     for name, folder, note in own:
-        files, size = measure_tree(folder)
+        files, size = measure_tree(folder, without=None if folder == on_the_way else on_the_way)
         if files:
             lines.append(Usage(name, str(folder), files, size, note))
-    return lines, errors
+    return lines
 
 
 def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
@@ -106,22 +117,27 @@ def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
     return Usage(artifact.name, str(home.path), len(files), size, note)
 
 
-def measure_tree(folder: Path) -> tuple[int, int]:
-    """Return the number of files below a folder and the bytes they occupy, links not followed."""
+def measure_tree(folder: Path, *, without: Path | None = None) -> tuple[int, int]:
+    """Return the number of files below a folder and the bytes they occupy, links not followed.
+
+    What is below the folder `without` does not count.
+    """
     if folder.is_file():
         return 1, folder.stat().st_blocks * 512
     files = size = 0
-    for stat in _stats(folder):
+    for stat in _stats(folder, without):
         files, size = files + 1, size + stat.st_blocks * 512
     return files, size
 
 
-def _stats(folder: Path) -> Iterator[os.stat_result]:
+def _stats(folder: Path, without: Path | None) -> Iterator[os.stat_result]:
+    if folder == without:
+        return
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _stats(folder / entry.name)
+                    yield from _stats(folder / entry.name, without)
                 else:
                     yield entry.stat(follow_symlinks=False)
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from labsync.disk.budget import Need, check_room, measure
 from labsync.steps.fetched import movable
 from labsync.steps.inspect import measure_tree
 from labsync.transfer.carry import SMALL
-from labsync.transfer.parts import arrived
+from labsync.transfer.parts import held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def _here_already(lab: Lab, task: Task, home: Home) -> int:
     """Return the bytes that take no new room: what `lock` fetched, and what a stopped run staged."""
     large = {r.entry.sha256 for r in task.plan.routes if r.publications and r.entry.size > SMALL}
     stage = home.stage if large else None
-    staged = sum(arrived(stage, sha256) for sha256 in large) if stage else 0
+    staged = sum(held(stage, sha256) for sha256 in large) if stage else 0
     return staged + movable(lab.fetched_dir, home.path, task.plan)
 
 

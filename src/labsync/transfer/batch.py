@@ -54,7 +54,7 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class BytesContent:
     """Bytes in memory that were proven to be what `sha256` says."""
 
-    file = None
+    file = running = None
 
     def __init__(self, data: bytes, sha256: str) -> None:
         self._data = data

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from labsync.names import ArtifactName
-    from labsync.places import Blocks, Place
+    from labsync.places import Blocks, Place, Running
     from labsync.snapshot import FileEntry
     from labsync.transfer.run import Run
     from labsync.transfer.supply import Supply
@@ -38,6 +38,7 @@ class FileContent:
     def __init__(self, path: Path, entry: FileEntry) -> None:
         self._path = path
         self._entry = entry
+        self.running: Running | None = None
 
     @property
     def size(self) -> int:
@@ -66,7 +67,8 @@ class FileContent:
             before = os.fstat(file.fileno())
             if before.st_size != self._entry.size:
                 raise self._changed("changed")
-            digest, left = hashlib.sha256(), self._entry.size
+            self.running = digest = hashlib.sha256()
+            left = self._entry.size
             while left:
                 block = self._read(file, min(size, left))
                 digest.update(block)
@@ -116,7 +118,7 @@ class StreamContent:
     to tell it from the errors of who stores it; `lacking` are the places that had no or wrong bytes.
     """
 
-    file = None
+    file = running = None
 
     def __init__(self, run: Run, artifact: ArtifactName, entry: FileEntry, places: list[Supply]) -> None:
         self._run = run

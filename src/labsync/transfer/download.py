@@ -158,7 +158,7 @@ class Download:
         """Return the work of one more connection, None while there is no use for it."""
         with self._mutex:
             supply = self._helped
-            if supply is None or self._helpers >= CONNECTIONS - 1 or not self._is_welcome(supply):
+            if supply is None or not self._is_welcome(supply, self._helpers):
                 return None
             self._helpers += 1
             fd = os.dup(self._part.fd)
@@ -166,7 +166,7 @@ class Download:
 
     def _help(self, supply: Supply, fd: int) -> Task:
         try:
-            while self._helped is supply and self._is_welcome(supply):
+            while self._helped is supply and self._is_welcome(supply, self._helpers - 1):
                 lease = self._writer.take(RANGE)
                 if lease is None:
                     break
@@ -182,10 +182,12 @@ class Download:
             with self._mutex:
                 self._helpers -= 1
 
-    def _is_welcome(self, supply: Supply) -> bool:
-        """Say whether there is a range to fetch, and the place bears one more request."""
-        at, limiter = id(supply.reader), self._run.limiter
-        return self._writer.has_missing and not limiter.delay(at) and not limiter.is_busy(at)
+    def _is_welcome(self, supply: Supply, others: int) -> bool:
+        """Say whether one more helper is of use beside `others`, and the place bears one more request."""
+        at, limiter, writer = id(supply.reader), self._run.limiter, self._writer
+        if others >= CONNECTIONS - 1 or (others and not writer.waits_for_bytes):
+            return False
+        return writer.has_missing and not limiter.delay(at) and not limiter.is_busy(at)
 
     def _step_back(self, supply: Supply, error: LabsyncError) -> None:
         """Leave it to the route's own connection to meet the same trouble."""

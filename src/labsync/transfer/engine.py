@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from labsync.transfer.work import Work
 
 JOBS = 8
+PACKS_AT_ONCE = 3  # each goes out in several parts at once, and keeps one more in memory
 NOWHERE: Mapping[ArtifactName, Work] = {}
 
 
@@ -173,7 +174,7 @@ def _carry(
         for task in parked:
             task.close()
     if packs:
-        schedule.run(PackCarrier(run, pack, work[pack.artifact]).carry() for pack in packs)
+        schedule.run((PackCarrier(run, pack, work[pack.artifact]).carry() for pack in packs), PACKS_AT_ONCE)
 
 
 def overtaken(routes: Sequence[Route]) -> set[int]:

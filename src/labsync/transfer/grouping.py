@@ -68,7 +68,7 @@ class _Rule:
         source = next((s for s in route.sources if s.place in self._places), None)
         if source is None or (source.place == "disk" and route.publications):
             return None
-        return None if source.place == "origin" and route.entry.sha256 in self._fetched else source
+        return None if source.place != "disk" and route.entry.sha256 in self._fetched else source
 
 
 def _names(folder: Path | None) -> set[str]:

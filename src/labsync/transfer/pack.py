@@ -45,7 +45,7 @@ class PackContent:
     """
 
     sha256 = ""
-    file = None
+    file = running = None
 
     def __init__(self, run: Run, pack: Pack, work: Work) -> None:
         self._run = run

@@ -59,8 +59,8 @@ class Schedule:
         self._threads = self._active = 0
         self._failure: BaseException | None = None
 
-    def run(self, tasks: Iterable[Task]) -> list[Task]:
-        """Run the tasks until each has ended or is parked; return the parked ones.
+    def run(self, tasks: Iterable[Task], most: int = IN_FLIGHT) -> list[Task]:
+        """Run the tasks, `most` at once, until each has ended or is parked; return the parked ones.
 
         When the run is halted, or a task raises, no task goes on: all that were begun are closed,
         and InterruptedRunError or the task's exception is raised.
@@ -68,7 +68,7 @@ class Schedule:
         self._fresh = iter(tasks)
         self._parked = []
         try:
-            for number in range(self._jobs):
+            for number in range(min(self._jobs, most)):
                 with self._changed:
                     self._threads += 1
                 threading.Thread(target=self._live, name=f"labsync-{number}", daemon=True).start()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from labsync.names import ArtifactName
     from labsync.places import Blocks, Place, Reader, Ref
-    from labsync.plan import Route, Source
+    from labsync.plan import Route
     from labsync.snapshot import FileEntry
     from labsync.transfer.run import Run
     from labsync.transfer.schedule import Task
@@ -62,9 +62,11 @@ class Supply:
 def supplies(route: Route, work: Work) -> list[Supply]:
     """Return the places of the route that may be asked, in order; raises UnavailableError for none."""
     found: list[Supply] = []
+    fetched = _fetched(route, work)
     for source in route.sources:
-        if source.place == "origin":
-            found += _fetched(route.entry, source, work)
+        if source.place != "disk" and fetched:
+            found.append(fetched)
+            fetched = None
         if reader := work.reader(source.place):
             found.append(Supply(source.place, source.ref, reader))
     if not found:
@@ -75,9 +77,12 @@ def supplies(route: Route, work: Work) -> list[Supply]:
     return found
 
 
-def _fetched(entry: FileEntry, source: Source, work: Work) -> list[Supply]:
-    path = work.fetched and work.fetched / entry.sha256
-    return [Supply("origin", source.ref, FileReader(path), path)] if path and path.is_file() else []
+def _fetched(route: Route, work: Work) -> Supply | None:
+    """Return the file that was read from the origin before: nearer than any place but the disk."""
+    path = work.fetched and work.fetched / route.entry.sha256
+    if not path or not path.is_file():
+        return None
+    return Supply("origin", route.sources[0].ref, FileReader(path), path)
 
 
 class Patience:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from labsync.atomic import disk_errors
@@ -32,6 +33,7 @@ KEEP_AT = UNKEPT // 2  # so that the others can go on writing while one waits fo
 # Where the network is faster than SHA-256, connections wait for it at this distance: what is hashed is in
 # the page cache still, and the processor is not busy receiving when it could be hashing.
 BEHIND = 16 << 20
+LOOK = 0.1  # seconds before it is known whether hashing waits for the network or the other way round
 
 
 class PartWriter:
@@ -54,6 +56,7 @@ class PartWriter:
         self._hashing = threading.Lock()
         self._digest, self._hashed = hashlib.sha256(), 0
         self._here_before = self._ranges.first_missing
+        self._began, self._spent = time.monotonic(), 0.0
 
     # Ranges.
 
@@ -136,7 +139,7 @@ class PartWriter:
         if self._hashed == at and self._hashing.acquire(blocking=False):
             try:
                 if self._hashed == at:
-                    self._digest.update(block)
+                    self._hash(block)
                     self._hashed = at + count
             finally:
                 self._hashing.release()
@@ -230,10 +233,22 @@ class PartWriter:
                 count = os.preadv(fd, [buffer[: min(left, BLOCK)]], self._hashed)
             if not count:
                 raise DiskError(f"`{self._part.path}` was cut off", path=str(self._part.path))
-            self._digest.update(buffer[:count])
+            self._hash(buffer[:count])
             with self._changed:
                 self._hashed += count
                 self._changed.notify_all()
+
+    def _hash(self, block: Buffer) -> None:
+        begin = time.monotonic()
+        self._digest.update(block)
+        if self._hashed >= self._here_before:
+            self._spent += time.monotonic() - begin
+
+    @property
+    def waits_for_bytes(self) -> bool:
+        """Say whether hashing has nothing to do most of the time; else more connections are of no use."""
+        elapsed = time.monotonic() - self._began
+        return elapsed > LOOK and self._spent < elapsed / 2
 
     def _is_behind(self) -> bool:
         """Say whether receiving should wait for hashing; for what was here before it would wait too long."""
