@@ -66,15 +66,6 @@ def fsync_dir(folder: str | PathLike[str]) -> None:
         os.close(fd)
 
 
-def fsync_file(path: Path) -> None:
-    """Make the file's bytes durable; an error means they are lost and is never retried."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def make_dirs(folder: Path) -> None:
     """Create the folder and its missing parents, durably."""
     missing = []

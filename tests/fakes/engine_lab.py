@@ -49,7 +49,7 @@ class Lab:
     @property
     def work(self) -> Work:
         return Work(
-            self.root / "own-stage", self.home, self.origin, self.mirror,
+            self.home, self.origin, self.mirror,
             lambda item: self.on_written.append(item.key),
         )  # fmt: skip
 
@@ -63,7 +63,7 @@ class Lab:
         return (self.home.path / path).read_bytes()
 
     def left_over(self) -> list[str]:
-        return [p.name for stage in ("stage", "own-stage") for p in (self.root / stage).glob("*")]
+        return [path.name for path in (self.root / "stage").glob("*")]
 
 
 def route(

@@ -149,7 +149,6 @@ class SmallLab:
     def work(self, *places: Place) -> Work:
         """Return where to read and write; with places, only from those."""
         return Work(
-            self.root / ".labsync/stage",
             self.home if not places or "disk" in places else None,
             self.origin if not places or "origin" in places else None,
             self.mirror if not places or "mirror" in places else None,

@@ -200,7 +200,6 @@ def test_push_reads_the_users_file_itself(lab: Lab) -> None:
     assert lab.on_written == ["k"]
     assert outcome.transferred.to_mirror == len(ONE)
     assert not lab.home.stage.exists()
-    assert not lab.work.stage.exists()
 
 
 def test_file_that_changed_before_the_push_is_reported_before_a_byte_is_sent(lab: Lab) -> None:

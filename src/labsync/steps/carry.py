@@ -210,7 +210,6 @@ def _healing(lab: Lab, task: Task, lost: set[str]) -> list[Task]:
 
 def _work(lab: Lab, task: Task, notes: Notes) -> Work:
     return Work(
-        stage=lab.stage_dir,
         home=task.home,
         origin=lab.origin(task.artifact) if task.goal.origin else None,
         mirror=lab.mirror if lab.has_mirror else None,

@@ -122,11 +122,6 @@ class Lab:
         return "mirror" in self.__dict__
 
     @property
-    def stage_dir(self) -> Path:
-        """Where bytes are staged that get no place on the disk."""
-        return self.manifest.state_dir / "stage"
-
-    @property
     def fetched_dir(self) -> Path:
         """Where `lock` leaves the bytes it had to read, named by SHA-256, for `pull` to use."""
         return self.manifest.state_dir / "fetched"

@@ -52,13 +52,11 @@ NO_JOURNAL = NoJournal()
 class Work:
     """Where the routes of one artifact read and write; a place is None when it must not be used.
 
-    `stage` is a folder for part files of routes that publish nothing on the disk. `fetched` is a
-    folder where files named by their SHA-256 may lie that were read from the origin already; what is
-    taken from there is moved. `on_written` is called, from any thread, after a route's or a pack's
-    bytes are in the mirror; `journal` keeps unfinished uploads.
+    `fetched` is a folder where files named by their SHA-256 may lie that were read from the origin
+    already; what is taken from there is moved. `on_written` is called, from any thread, after a
+    route's or a pack's bytes are in the mirror; `journal` keeps unfinished uploads.
     """
 
-    stage: Path
     home: Home | None = None
     origin: Reader | None = None
     mirror: MirrorBytes | None = None
