@@ -23,6 +23,7 @@ from tests.fakes.model_lab import (
     packed_goals,
     resumable,
     safe,
+    sharding,
 )
 from tests.strategies import NAME, PREFIX, entry_of, goals
 
@@ -239,3 +240,13 @@ def test_planning_many_files_that_are_all_missing_stays_linear() -> None:
     plan = make_plan(_goal(wanted=wanted, disk=Inventory(files), origin=origin))
     assert len(plan.routes) == 300
     assert Counting.looked_through == 1
+
+
+def test_a_shard_with_a_file_that_nobody_holds_waits_with_all_of_it() -> None:
+    copies = [entry_of(f"{name}.bin", b"copy") for name in "abcde"]
+    lost = entry_of("g.bin", b"lost")
+    goal = _goal(wanted=Snapshot((*copies, lost)), origin={"a.bin": Ref("o", "r1", "a.bin")}, packed=True)
+    plan = make_plan(goal, limit=4096)
+    assert [[member.entry for member in pack.members] for pack in plan.packs] == [copies[:3]], "d, e and g share one"
+    assert plan.unmet == (Unmet(NAME, lost),)
+    complete(sharding(4096), goal)
