@@ -176,20 +176,22 @@ def emit(outcome: Outcome, common: Common) -> int:
     from labsync.render import json, text
     from labsync.render.output import put
 
-    outcome = replace(outcome, items=tuple(_with_manifest(item, common) for item in outcome.items))
+    if common.manifest:
+        items = tuple(_with_manifest(item, common.manifest) for item in outcome.items)
+        outcome = replace(outcome, items=items)
     put(sys.stdout, json.lines(outcome) if common.as_json else text.lines(outcome))
     if not common.as_json:
         put(sys.stderr, text.all_error_lines(outcome.report.errors))
     return outcome.report.exit_code
 
 
-def _with_manifest(item: Item, common: Common) -> Item:
+def _with_manifest(item: Item, manifest: str) -> Item:
     """Return the advice with `-m`, where the person typed it, so that the command can be pasted."""
     from labsync.steps.outcome import Advice
 
-    if not common.manifest or not isinstance(item, Advice) or not item.next_command:
+    if not isinstance(item, Advice) or not item.next_command:
         return item
-    option = f" -m {shlex.quote(common.manifest)}"
+    option = f" -m {shlex.quote(manifest)}"
     command = item.next_command
     # What stands in brackets explains the command before it.
     pasted = re.sub(r"(?= \()", option, command) if "(" in command else command + option

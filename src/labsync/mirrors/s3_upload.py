@@ -28,12 +28,13 @@ MAX_SIZE = 5 << 40
 class Sizes:
     """Up to `single` bytes go in one request, more in parts of at least `part`; `page` heads per listing.
 
-    All writes of a mirror together hold at most `memory` bytes of content, or one part.
+    All writes of a mirror together hold at most `memory` bytes of content, or one part: those on their way
+    from `SENDERS` threads and the one that is read meanwhile. More made nothing faster.
     """
 
     single: int = 16 * _MIB
     part: int = 8 * _MIB
-    memory: int = 64 * _MIB
+    memory: int = 40 * _MIB
     page: int = 1000
 
     def part_of(self, size: int) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # `json.dumps` makes one a line
 
 
 def item_type(item: Item) -> str:
@@ -49,4 +50,4 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _dump(value: dict[str, object]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
