@@ -247,6 +247,8 @@ def test_a_shard_with_a_file_that_nobody_holds_waits_with_all_of_it() -> None:
     lost = entry_of("g.bin", b"lost")
     goal = _goal(wanted=Snapshot((*copies, lost)), origin={"a.bin": Ref("o", "r1", "a.bin")}, packed=True)
     plan = make_plan(goal, limit=4096)
-    assert [[member.entry for member in pack.members] for pack in plan.packs] == [copies[:3]], "d, e and g share one"
+    assert [[member.entry for member in pack.members] for pack in plan.packs] == [copies[:3]], (
+        "d, e and g share one"
+    )
     assert plan.unmet == (Unmet(NAME, lost),)
     complete(sharding(4096), goal)
