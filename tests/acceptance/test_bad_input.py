@@ -138,6 +138,7 @@ def test_a_missing_origin_and_a_404_are_not_found(tmp_path: Path) -> None:
         assert {error["artifact"] for error in pulled.errors} == {"models/gone", "models/absent"}
 
 
+@pytest.mark.fault(59)
 def test_a_gated_model_is_not_allowed_and_names_the_page(tmp_path: Path) -> None:
     with Hub() as hub:
         hub.add_repo("models", "meta/gated", {"config.json": b"{}"}, gated="manual")
@@ -154,6 +155,7 @@ def test_a_gated_model_is_not_allowed_and_names_the_page(tmp_path: Path) -> None
         assert box.read("models/t/config.json") == b"{}"
 
 
+@pytest.mark.fault(63)
 def test_a_wrong_sha256_is_never_published(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"not nothing")
     text = (
@@ -185,6 +187,7 @@ def test_a_mirror_without_conditional_writes_is_refused_unless_one_box_writes(tm
         assert alone.labsync("push").code == 0
 
 
+@pytest.mark.fault(22)
 def test_an_unwritable_mirror_is_named_and_the_disk_is_served(tmp_path: Path) -> None:
     (tmp_path / "one.bin").write_bytes(b"one")
     (tmp_path / "mirror").write_bytes(b"a file where the mirror should be")
@@ -196,6 +199,7 @@ def test_an_unwritable_mirror_is_named_and_the_disk_is_served(tmp_path: Path) ->
     assert "mirror" in done.messages
 
 
+@pytest.mark.fault(19)
 def test_a_disk_without_room_is_refused_before_the_first_byte(tmp_path: Path) -> None:
     (tmp_path / "one.bin").write_bytes(b"one")
     text = HEAD + "disk: {reserve: 0B}\nmodels:\n  m: {origin: 'file:../one.bin', path: m.bin}\n"
@@ -211,6 +215,7 @@ def test_a_disk_without_room_is_refused_before_the_first_byte(tmp_path: Path) ->
     assert _files(box.root) == before
 
 
+@pytest.mark.fault(27)
 def test_what_the_user_changed_is_kept_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "one.bin").write_bytes(b"one")
     box = Box(tmp_path / "box", HEAD + "models:\n  m: {origin: 'file:../one.bin', path: m.bin}\n")

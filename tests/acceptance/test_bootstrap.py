@@ -115,6 +115,7 @@ def test_status_after_it_is_all_ok(lab: Lab) -> None:
     assert status.lines[0]["at_risk_files"] == 0
 
 
+@pytest.mark.fault(25)
 def test_damage_is_named_and_repaired_from_the_mirror_without_the_origin(lab: Lab, tmp_path: Path) -> None:
     box = lab.box
     pictures = sorted(p for p in (box.root / "datasets/pictures").iterdir() if p.is_file())
@@ -201,6 +202,7 @@ def test_a_second_box_restores_everything_from_the_directory_mirror(lab: Lab, tm
     assert _from_pretrained(b, "dinov3") == "DINOv3ViTModel"
 
 
+@pytest.mark.fault(60, 62)
 def test_a_second_box_restores_everything_from_s3(lab: Lab, tmp_path: Path) -> None:
     from tests.fakes.s3 import moto_server
 
@@ -228,6 +230,7 @@ def test_a_second_box_restores_everything_from_s3(lab: Lab, tmp_path: Path) -> N
             lab.box.manifest.write_text(manifest)
 
 
+@pytest.mark.fault(53)
 def test_offline_everything_present_needs_no_network(lab: Lab) -> None:
     asked = len(lab.hub.requests)
     assert lab.box.labsync("pull", "--offline").code == 0

@@ -56,6 +56,7 @@ def test_a_conflict_of_checkpoints_is_told_until_somebody_chose(boxes: tuple[Box
     assert b.labsync("push", "tuned", "--force").code == 0
 
 
+@pytest.mark.fault(25)
 def test_repair_brings_back_what_is_missing_or_damaged_of_what_was_made_here(boxes: tuple[Box, Box]) -> None:
     a, _ = boxes
     a.write("out/kept", b"kept")

@@ -46,6 +46,7 @@ def box(tmp_path: Path, origin: Trickle) -> Box:
     return box
 
 
+@pytest.mark.fault(5, 6, 7)
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
@@ -77,6 +78,7 @@ def test_a_signal_in_a_transfer(
     assert box.labsync("verify", "checkpoints").code == 0
 
 
+@pytest.mark.fault(5, 6)
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_lock_reads_digests(
     tmp_path: Path, origin: Trickle, signum: signal.Signals, code: int
@@ -95,6 +97,7 @@ def test_a_signal_while_lock_reads_digests(
     assert box.labsync("lock", "--check").code == 0
 
 
+@pytest.mark.fault(5)
 def test_a_signal_in_bootstrap_is_in_its_report_and_ends_it(box: Box, origin: Trickle) -> None:
     child = start(box, "bootstrap")
     until(origin.flowing.is_set, child)
@@ -106,6 +109,7 @@ def test_a_signal_in_bootstrap_is_in_its_report_and_ends_it(box: Box, origin: Tr
     assert again.code == 0, again.messages
 
 
+@pytest.mark.fault(6)
 def test_a_second_signal_does_not_wait_for_a_connection_that_stalls(box: Box, origin: Trickle) -> None:
     origin.release.set()
     origin.fault(Fault("/big.bin", method="GET", stall_after=0))
@@ -126,6 +130,7 @@ def test_a_second_signal_does_not_wait_for_a_connection_that_stalls(box: Box, or
     assert parts(box) == []
 
 
+@pytest.mark.fault(7)
 def test_under_nohup_a_hangup_is_ignored(box: Box, origin: Trickle) -> None:
     child = start(box, "pull", "checkpoints", through=("nohup",))
     until(origin.flowing.is_set, child)
@@ -136,6 +141,7 @@ def test_under_nohup_a_hangup_is_ignored(box: Box, origin: Trickle) -> None:
     assert out
 
 
+@pytest.mark.fault(13)
 def test_two_on_one_artifact_name_the_process_and_its_command(box: Box, origin: Trickle) -> None:
     origin.release.set()
     with hold(box.root / ".labsync", "checkpoints/a-small", "disk"):
@@ -150,6 +156,7 @@ def test_two_on_one_artifact_name_the_process_and_its_command(box: Box, origin: 
     assert box.labsync("pull", "a-small").code == 0
 
 
+@pytest.mark.fault(13)
 def test_a_running_pull_is_named_to_the_second_one(box: Box, origin: Trickle) -> None:
     child = start(box, "pull", "b-big")
     until(origin.flowing.is_set, child)

@@ -74,6 +74,7 @@ def _killed(box: Box, happened: Callable[[], bool], *args: str) -> None:
 STOPS = [("part-00.bin", 0), ("part-05.bin", 1), ("part-11.bin", 11 * KIB), ("sub/notes.txt", 1)]
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(("path", "after"), STOPS)
 def test_a_first_pull(box: Box, hub: Hub, path: str, after: int) -> None:
     assert box.labsync("lock").code == 0
@@ -100,6 +101,7 @@ def test_a_first_pull(box: Box, hub: Hub, path: str, after: int) -> None:
     assert len(data_files(box.root / "mirror")) == len(OLD)
 
 
+@pytest.mark.fault(1)
 def test_an_update_of_the_disk(box: Box, hub: Hub) -> None:
     assert box.labsync("lock").code == 0
     assert box.labsync("pull", "frames").code == 0
@@ -122,6 +124,7 @@ def test_an_update_of_the_disk(box: Box, hub: Hub) -> None:
     assert again.transferred["resent"] == 0
 
 
+@pytest.mark.fault(1, 2)
 @pytest.mark.parametrize(("path", "after"), STOPS)
 def test_filling_the_mirror(box: Box, hub: Hub, path: str, after: int) -> None:
     assert box.labsync("lock").code == 0
@@ -143,6 +146,7 @@ def test_filling_the_mirror(box: Box, hub: Hub, path: str, after: int) -> None:
     _is_finished(box, OLD)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("after", [0, 1])
 def test_locking(box: Box, hub: Hub, after: int) -> None:
     hub.add_repo("datasets", "lab/frames", NEW, lfs=())
@@ -159,6 +163,7 @@ def test_locking(box: Box, hub: Hub, after: int) -> None:
     assert list(fetched.glob("*")) == []
 
 
+@pytest.mark.fault(3)
 def test_locking_again_keeps_the_old_lock(box: Box, hub: Hub) -> None:
     assert box.labsync("lock").code == 0
     before = box.read("labsync.lock")
@@ -174,6 +179,7 @@ def test_locking_again_keeps_the_old_lock(box: Box, hub: Hub) -> None:
 RUNS = {f"run/{n:03}.json": b"%03d" % n * 50 for n in range(60)}
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("seen", [1, 20, 59, "index", "head"])
 def test_pushing_results(box: Box, seen: int | str) -> None:
     for path, data in RUNS.items():
@@ -204,6 +210,7 @@ def test_pushing_results(box: Box, seen: int | str) -> None:
     assert _elsewhere(box, "results").tree("outputs") == RUNS
 
 
+@pytest.mark.fault(2)
 def test_pushing_results_that_grow_after_the_kill_sends_nothing_twice(box: Box) -> None:
     for path, data in RUNS.items():
         box.write(f"outputs/{path}", data)
@@ -218,6 +225,7 @@ def test_pushing_results_that_grow_after_the_kill_sends_nothing_twice(box: Box) 
     assert again.transferred["to_mirror"] <= (len(RUNS) - there + FLUSH_FILES) * 150 + len(b"one more")
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("seen", [1, 5, 8])
 def test_pushing_checkpoints(box: Box, seen: int) -> None:
     for step in range(3):

@@ -115,6 +115,7 @@ def _flip(file: Path) -> None:
     _overwrite(file, b"?" + file.read_bytes()[1:])
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("harm", [_flip, _cut, os.unlink])
 def test_damaged_data_comes_from_the_origin_and_the_mirror_is_made_whole(
     a: Box, harm: Callable[[Path], None]
@@ -143,6 +144,7 @@ def test_damage_found_by_a_run_that_may_not_write_is_repaired_by_the_next(a: Box
     _served_without_the_origin(a, "c")
 
 
+@pytest.mark.fault(26)
 def test_damage_that_nothing_can_repair_is_an_error_that_names_it(a: Box) -> None:
     a.write("outputs/x", b"the only copy")
     assert a.labsync("push", "results").code == 0
@@ -220,6 +222,7 @@ def test_journalled_uploads_that_are_gone_are_sent_again(a: Box, harm: Callable[
 # Two boxes at once.
 
 
+@pytest.mark.fault(65)
 def test_two_boxes_that_fill_the_mirror_at_once_are_both_done(
     a: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:

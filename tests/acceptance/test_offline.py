@@ -125,6 +125,7 @@ class Silent:
             connection.close()
 
 
+@pytest.mark.fault(53)
 @pytest.mark.parametrize("command", [["verify"], ["du"], ["path"], ["smoke"], ["lock", "--check"]])
 def test_what_looks_at_the_disk_alone_never_asks_the_mirror(
     tmp_path: Path, hub: Hub, command: list[str]

@@ -146,6 +146,7 @@ def test_a_pack_that_is_more_than_half_dead_is_written_again(tmp_path: Path, box
     assert other.tree("clips") == kept
 
 
+@pytest.mark.fault(26)
 def test_a_flipped_byte_in_a_pack_is_found_and_healed_from_the_origin(
     tmp_path: Path, box: Box, origin: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_pruning_keeps_what_cannot_be_pushed_now(box: Box, tmp_path: Path) -> No
     assert other.read("outputs/busy") == b"busy more"
 
 
+@pytest.mark.fault(25)
 def test_damage_is_not_pushed_over_good_bytes(box: Box, tmp_path: Path) -> None:
     target = box.write("outputs/x", b"good bytes")
     assert box.labsync("push").code == 0

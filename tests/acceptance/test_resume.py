@@ -82,6 +82,7 @@ def _leave_room_for_the_rest(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labsync.steps.room.measure", lambda path: room)
 
 
+@pytest.mark.fault(1, 8)
 @pytest.mark.parametrize("after", [3 * MIB, 20 * MIB, 47 * MIB])
 def test_a_pull_from_the_mirror(
     tmp_path: Path, server: MotoServer, bucket: str, hub: Hub, after: int, monkeypatch: pytest.MonkeyPatch
@@ -126,6 +127,7 @@ def test_a_pull_goes_on_from_another_place(tmp_path: Path, server: MotoServer, b
         assert 0 < again.transferred["from_mirror"] <= SIZE - 30 * MIB + TWICE_AT_MOST + OVERHEAD
 
 
+@pytest.mark.fault(2, 8)
 @pytest.mark.parametrize("after", [1 * MIB, 26 * MIB, 44 * MIB])
 def test_a_push(tmp_path: Path, server: MotoServer, bucket: str, hub: Hub, after: int) -> None:
     with Wire(server.url) as wire:

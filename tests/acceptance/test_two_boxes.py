@@ -80,6 +80,7 @@ def test_nothing_to_push_sends_one_request(boxes: tuple[Box, Box]) -> None:
     assert a.labsync("status").requests == {"LIST": 1}
 
 
+@pytest.mark.fault(65)
 def test_two_boxes_push_different_files_and_both_are_in_the_head(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("outputs/a.txt", b"from a")
@@ -90,6 +91,7 @@ def test_two_boxes_push_different_files_and_both_are_in_the_head(boxes: tuple[Bo
     assert a.tree("outputs") == {"a.txt": b"from a", "b.txt": b"from b"}
 
 
+@pytest.mark.fault(65)
 def test_the_same_path_on_both_boxes_keeps_both_contents_and_says_how_to_choose(
     boxes: tuple[Box, Box],
 ) -> None:
@@ -118,6 +120,7 @@ def test_the_same_path_on_both_boxes_keeps_both_contents_and_says_how_to_choose(
     assert c.read("outputs/same.txt") == b"from b"
 
 
+@pytest.mark.fault(27)
 def test_force_takes_theirs_and_sets_mine_aside(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("outputs/same.txt", b"from a")
@@ -143,6 +146,7 @@ def test_force_push_makes_mine_the_head(boxes: tuple[Box, Box]) -> None:
     assert a.read("outputs/same.txt") == b"from b"
 
 
+@pytest.mark.fault(37)
 def test_deleting_here_deletes_nothing_there_unless_pruned(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     for name in ("one", "two", "three"):
@@ -173,6 +177,7 @@ def test_an_older_snapshot_comes_back_by_its_name(boxes: tuple[Box, Box]) -> Non
     assert b.read("outputs/x") == b"second"
 
 
+@pytest.mark.fault(38, 39)
 def test_a_lost_or_emptied_folder_is_an_error_and_the_mirror_keeps_everything(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("outputs/x", b"x")
@@ -185,6 +190,7 @@ def test_a_lost_or_emptied_folder_is_an_error_and_the_mirror_keeps_everything(bo
     assert b.read("outputs/x") == b"x"
 
 
+@pytest.mark.fault(39)
 def test_mass_pruning_is_refused(boxes: tuple[Box, Box]) -> None:
     a, _ = boxes
     for number in range(4):
@@ -196,6 +202,7 @@ def test_mass_pruning_is_refused(boxes: tuple[Box, Box]) -> None:
     assert a.labsync("push", "--prune", "--force").code == 0
 
 
+@pytest.mark.fault(36)
 def test_checkpoints_are_units_and_the_head_is_the_newest_complete_one(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("checkpoints/finetune/checkpoint-1/model.safetensors", b"weights 1")
@@ -219,6 +226,7 @@ def test_checkpoints_are_units_and_the_head_is_the_newest_complete_one(boxes: tu
     assert {p.split("/")[0] for p in c.tree("checkpoints/finetune")} == {"checkpoint-2"}
 
 
+@pytest.mark.fault(37)
 def test_a_rotated_checkpoint_stays_in_the_mirror(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("checkpoints/finetune/one/w.bin", b"1")
@@ -232,6 +240,7 @@ def test_a_rotated_checkpoint_stays_in_the_mirror(boxes: tuple[Box, Box]) -> Non
     assert b.read("checkpoints/finetune/one/w.bin") == b"1"
 
 
+@pytest.mark.fault(65)
 def test_two_boxes_with_checkpoints_of_their_own_conflict_and_keep_both(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("checkpoints/finetune/from-a/w.bin", b"a")
@@ -244,6 +253,7 @@ def test_two_boxes_with_checkpoints_of_their_own_conflict_and_keep_both(boxes: t
     assert b.labsync("log", "finetune").code == 0
 
 
+@pytest.mark.fault(36)
 def test_a_file_open_for_writing_waits_for_its_writer(boxes: tuple[Box, Box]) -> None:
     a, _ = boxes
     a.write("outputs/done", b"done")
@@ -254,6 +264,7 @@ def test_a_file_open_for_writing_waits_for_its_writer(boxes: tuple[Box, Box]) ->
     assert a.labsync("push").transferred["to_mirror"] == 4
 
 
+@pytest.mark.fault(80)
 def test_secrets_are_never_pushed(boxes: tuple[Box, Box]) -> None:
     a, b = boxes
     a.write("outputs/.env", b"TOKEN=1")

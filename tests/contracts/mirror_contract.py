@@ -118,6 +118,7 @@ class MirrorContract:
     WRITE = MirrorRequests(PUT=1)
     PUBLISH = MirrorRequests(PUT=2)
 
+    @pytest.mark.fault(70)
     @pytest.mark.parametrize("data", [b"", b"x", BIG], ids=["empty", "one byte", "big"])
     @pytest.mark.parametrize("content", [right, unknown], ids=["known", "digest unknown"])
     def test_what_was_written_is_read_whole(
@@ -182,12 +183,14 @@ class MirrorContract:
                     del running[path]
         assert seen == contents
 
+    @pytest.mark.fault(72)
     @pytest.mark.parametrize("path", ODD)
     def test_odd_names_are_carried_as_they_are(self, bench: Bench, path: str) -> None:
         write(bench.mirror, key_of(path), path.encode())
         assert bench.stored() == [key_of(path)]
         assert read(bench.mirror, Ref(key_of(path)), entry_of(path, path.encode())) == path.encode()
 
+    @pytest.mark.fault(75)
     @pytest.mark.parametrize("key", ["../x", "/etc/x", "a/../../x", "a\nb", "", "x" * 2000])
     def test_a_key_that_could_escape_is_refused(self, bench: Bench, key: str) -> None:
         with pytest.raises(RefusedError):

@@ -226,6 +226,7 @@ class TestS3WithoutConditionalWrites(MirrorContract, ResumedUploads):
         return s3_bench(rclone, prefix, single_writer=True)
 
 
+@pytest.mark.fault(69)
 @pytest.mark.usefixtures("aws_env")
 def test_a_server_without_conditional_writes_is_refused(rclone: Server, prefix: str, tmp_path: Path) -> None:
     spec = rclone.spec(f"s3://lab/{prefix}")
@@ -359,6 +360,7 @@ def test_a_read_only_place_is_a_disk_error(tmp_path: Path) -> None:
         mirror.publish(NAME, index_of("a"), None)
 
 
+@pytest.mark.fault(29)
 def test_links_inside_a_directory_are_not_followed(tmp_path: Path) -> None:
     bench = directory_bench(tmp_path / "mirror")
     write(bench.mirror, key_of("f"), b"x")

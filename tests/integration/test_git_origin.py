@@ -75,6 +75,7 @@ def test_branch_tag_annotated_tag_commit_and_head_are_one_commit(origin: GitOrig
     assert {origin.resolve(artifact(repo, name)).revision for name in [*names, commit.upper()]} == {commit}
 
 
+@pytest.mark.fault(61)
 def test_a_moved_branch_does_not_move_what_is_pinned(
     origin: GitOrigin, repo: GitRepo, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_an_empty_repository_has_no_commit(origin: GitOrigin, tmp_path: Path) ->
         origin.resolve(artifact(GitRepo(tmp_path / "empty")))
 
 
+@pytest.mark.fault(78)
 def test_links_and_submodules_are_skipped_and_told(origin: GitOrigin, repo: GitRepo) -> None:
     (repo.folder / "link").symlink_to("/etc/passwd")
     repo.git("add", "link")
@@ -138,6 +140,7 @@ def tree_of(repo: GitRepo, *entries: str) -> str:
     return repo.git("commit-tree", tree, "-m", "bad")
 
 
+@pytest.mark.fault(75, 78)
 @pytest.mark.parametrize("name", [".git", ".GIT", "git~1"])
 def test_a_tree_that_writes_into_the_git_folder_is_refused(
     origin: GitOrigin, repo: GitRepo, name: str
@@ -161,6 +164,7 @@ def test_odd_names_arrive_as_they_are_and_the_name_policy_refuses_them(
         Snapshot.of(FileEntry(file.path, file.sha256, file.size) for file in listing.files)
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize(
     "url",
     [
@@ -174,6 +178,7 @@ def test_addresses_that_could_be_options_or_commands_are_refused(origin: GitOrig
         origin.resolve(artifact(url))
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize("revision", ["--upload-pack=touch", "-x", "a b", "a..b", "x:y", "a\nb", "x^{}", "*"])
 def test_revisions_that_could_be_options_or_patterns_are_refused(
     origin: GitOrigin, repo: GitRepo, revision: str
@@ -183,6 +188,7 @@ def test_revisions_that_could_be_options_or_patterns_are_refused(
     assert not (repo.folder.parent / "scratch").exists()
 
 
+@pytest.mark.fault(78)
 def test_nothing_of_the_users_configuration_and_no_hook_counts(
     origin: GitOrigin, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +215,7 @@ def test_nothing_of_the_users_configuration_and_no_hook_counts(
     assert not {"GIT_DIR", "GIT_EXTERNAL_DIFF", "GIT_CONFIG_COUNT"} & set(environment("https"))
 
 
+@pytest.mark.fault(78)
 def test_a_protocol_other_than_the_addresss_is_never_spoken(repo: GitRepo) -> None:
     https = Remote("https://example.org/x", "https")
     with pytest.raises(LabsyncError, match="not allowed"):
@@ -230,6 +237,7 @@ def test_a_commit_behind_the_branch_is_fetched_also_from_old_servers(
             assert origin.resolve(artifact(url, commit)).files[0].sha256 == sha256_bytes(data)
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("old", [False, True])
 def test_a_commit_that_was_rewritten_away_is_told(origin: GitOrigin, tmp_path: Path, old: bool) -> None:
     with GitServer(tmp_path / "served", old=old) as server:

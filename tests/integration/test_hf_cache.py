@@ -325,6 +325,7 @@ def test_a_link_to_another_place_of_the_cache_is_put_right(box: Cache) -> None:
     assert link.read_bytes() == CONTENTS["config.json"]
 
 
+@pytest.mark.fault(29)
 def test_a_link_out_of_the_cache_is_refused(box: Cache) -> None:
     box.fill()
     outside = box.root / "mine.json"

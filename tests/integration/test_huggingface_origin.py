@@ -69,6 +69,7 @@ def test_the_listing_knows_what_the_hub_knows(hub: Hub) -> None:
     assert weights.oid != config.oid
 
 
+@pytest.mark.fault(61)
 def test_a_revision_is_pinned_to_its_commit(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     old = origin.resolve(ARTIFACT).revision
@@ -92,6 +93,7 @@ def test_the_endpoint_of_the_environment_is_used(hub: Hub, monkeypatch: pytest.M
     assert HuggingFaceOrigin().resolve(ARTIFACT).files
 
 
+@pytest.mark.fault(68)
 def test_a_missing_page_of_the_tree_is_an_error_and_not_fewer_files(hub: Hub) -> None:
     hub.add_repo("models", "org/name", {f"{n}.json": b"{}" for n in range(6)})
     hub.fault(Fault("*/tree/*", status=500))
@@ -102,6 +104,7 @@ def test_a_missing_page_of_the_tree_is_an_error_and_not_fewer_files(hub: Hub) ->
             HuggingFaceOrigin(hub.url).resolve(ARTIFACT)
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), (STRANGER, "`5678`")])
 def test_a_gated_model_names_the_page_and_the_token(hub: Hub, token: str | None, said: str) -> None:
     commit = hub.add_repo("models", "org/name", FILES, gated="manual")
@@ -119,6 +122,7 @@ def test_a_gated_model_names_the_page_and_the_token(hub: Hub, token: str | None,
     assert read(granted, commit) == WEIGHTS
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("token", [None, STRANGER])
 def test_a_missing_and_a_private_repository_look_alike(hub: Hub, token: str | None) -> None:
     commit = hub.add_repo("models", "org/secret", FILES, private=True)
@@ -136,6 +140,7 @@ def test_a_missing_revision_lists_close_names(hub: Hub) -> None:
     assert "`v1.0`" in caught.value.hint
 
 
+@pytest.mark.fault(62)
 def test_a_commit_that_is_gone_and_a_missing_file_are_not_found(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     with pytest.raises(NotFoundError, match="revision"):
@@ -153,6 +158,7 @@ def test_a_wrong_token_is_told(hub: Hub) -> None:
         read(origin, "0" * 40)
 
 
+@pytest.mark.fault(52)
 def test_the_token_of_the_environment_goes_to_the_hub_and_never_to_the_cdn(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +244,7 @@ def test_small_files_are_read_by_parts_too(hub: Hub) -> None:
     assert read(origin, commit, entry, 2, 5) + read(origin, commit, entry, 5) == FILES["config.json"][2:]
 
 
+@pytest.mark.fault(51)
 def test_too_many_requests_say_how_long_to_wait(hub: Hub) -> None:
     origin = HuggingFaceOrigin(hub.url)
     commit = origin.resolve(ARTIFACT).revision
@@ -249,6 +256,7 @@ def test_too_many_requests_say_how_long_to_wait(hub: Hub) -> None:
     assert (reading.value.retry_after, listing.value.retry_after) == (55, 55)
 
 
+@pytest.mark.fault(47)
 def test_a_sign_in_page_is_not_a_hub(hub: Hub) -> None:
     hub.fault(Fault("*", html=True))
     with pytest.raises(UnavailableError, match="does not answer as a hub does"):

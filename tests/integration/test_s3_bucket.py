@@ -278,6 +278,7 @@ def test_a_listing_of_parts_that_is_not_right_is_no_answer(strict: MotoServer, b
         Bucket(strict.spec("s3://lab")).list_parts(Upload("k", "u"))
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize(
     ("body", "error"),
     [
@@ -316,6 +317,7 @@ def test_a_listing_goes_over_all_pages(bucket: Bucket) -> None:
 ITEM = "<Contents><Key>p/d/k</Key><ETag>1</ETag></Contents>"
 
 
+@pytest.mark.fault(68)
 @pytest.mark.parametrize(
     "body",
     [
@@ -357,6 +359,7 @@ def test_a_wrong_secret_is_named_and_not_told(rclone: Server, monkeypatch: pytes
     assert "another-secret" not in f"{caught.value.what}{caught.value.hint}"
 
 
+@pytest.mark.fault(54)
 def test_expired_credentials_are_looked_for_once_more(
     strict: MotoServer, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +379,7 @@ def test_expired_credentials_are_looked_for_once_more(
     assert keys == ["AKID1", "AKID1", "AKID1", "AKID2"]
 
 
+@pytest.mark.fault(54)
 def test_credentials_that_are_always_over_are_looked_for_once(
     strict: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +390,7 @@ def test_credentials_that_are_always_over_are_looked_for_once(
     assert len(strict.app.log) == 2
 
 
+@pytest.mark.fault(56)
 def test_another_region_outside_amazon_is_an_error(strict: MotoServer) -> None:
     headers = {"x-amz-bucket-region": "eu-west-1"}
     strict.app.faults.append(Fault("GET", status=301, code="PermanentRedirect", headers=headers))
@@ -394,6 +399,7 @@ def test_another_region_outside_amazon_is_an_error(strict: MotoServer) -> None:
     assert "eu-west-1" in caught.value.hint
 
 
+@pytest.mark.fault(80)
 def test_no_message_holds_a_secret(moto: MotoServer) -> None:
     bucket = Bucket(moto.spec("s3://lab"))
     assert ENV["AWS_SECRET_ACCESS_KEY"] not in repr(bucket._client._credentials.keys())

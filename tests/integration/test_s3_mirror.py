@@ -142,6 +142,7 @@ def test_amazon_gets_a_checksum_of_each_whole_object(server: MotoServer, amazon:
     assert amazon.requests() == MirrorRequests(PUT=1 + PARTS, POST=2, HEAD=2)  # no probe
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("checked", [True, False], ids=["amazon", "any"])
 def test_wrong_bytes_on_the_way_are_noticed_by_the_server(
@@ -159,6 +160,7 @@ def test_wrong_bytes_on_the_way_are_noticed_by_the_server(
     assert server.keys("lab") == []
 
 
+@pytest.mark.fault(43)
 def test_wrong_parts_together_are_noticed_by_amazon(
     server: MotoServer, amazon: S3Mirror, journal: MemoryJournal
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_large_file_goes_in_parts(server: MotoServer, mirror: S3Mirror, journa
     assert mirror.requests() == MirrorRequests(HEAD=3, POST=2, PUT=PARTS, GET=2)
 
 
+@pytest.mark.fault(32, 33, 34)
 @pytest.mark.parametrize("now", [LARGE[:-1] + b"D", LARGE + b"!", LARGE[:-8]])
 def test_a_large_file_that_changed_is_never_completed(
     server: MotoServer, mirror: S3Mirror, journal: MemoryJournal, now: bytes
@@ -274,6 +277,7 @@ def test_an_abandoned_upload_leaves_nothing_on_the_server(
     assert journal.uploads == {}
 
 
+@pytest.mark.fault(67)
 def test_an_upload_that_the_server_forgot_is_tried_again(
     server: MotoServer, mirror: S3Mirror, journal: MemoryJournal
 ) -> None:
@@ -298,6 +302,7 @@ def test_an_object_that_became_shorter_on_the_way_is_noticed(
 # Lost replies and races.
 
 
+@pytest.mark.fault(66)
 @pytest.mark.parametrize("times", [1, 2], ids=["noticed by the repeated request", "noticed by asking"])
 @pytest.mark.parametrize("first", [True, False], ids=["first head", "next head"])
 def test_a_publication_whose_reply_was_lost_is_success(
@@ -328,6 +333,7 @@ def test_a_lost_race_is_not_taken_for_a_lost_reply(server: MotoServer, mirror: S
     assert mirror.head(NAME) == other
 
 
+@pytest.mark.fault(66)
 def test_a_write_whose_reply_was_lost_is_success(server: MotoServer, mirror: S3Mirror) -> None:
     server.app.faults.append(Fault(method="PUT", lose_reply=True))
     write(mirror, key_of("f"), b"x")
@@ -399,6 +405,7 @@ def test_a_listing_that_is_not_right_is_no_answer(server: MotoServer, mirror: S3
         mirror.heads()
 
 
+@pytest.mark.fault(68)
 def test_an_error_on_the_second_page_is_no_shorter_listing(server: MotoServer) -> None:
     mirror = S3Mirror(server.spec("s3://lab/p"), conditional=True, sizes=Sizes(page=1))
     for number in range(3):
@@ -412,6 +419,7 @@ def test_an_error_on_the_second_page_is_no_shorter_listing(server: MotoServer) -
 # Refusals.
 
 
+@pytest.mark.fault(49, 50, 54, 56, 57)
 @pytest.mark.parametrize(
     ("status", "code", "headers", "error", "words"),
     [
@@ -455,12 +463,14 @@ def test_how_long_to_wait_is_what_the_server_asks(server: MotoServer, mirror: S3
     assert caught.value.retry_after == 17
 
 
+@pytest.mark.fault(55)
 def test_a_head_request_that_is_refused_is_not_absence(server: MotoServer, mirror: S3Mirror) -> None:
     server.app.faults.append(Fault(method="HEAD", times=-1, status=403))
     with pytest.raises(NotAllowedError):
         write(mirror, key_of("f"), LARGE)
 
 
+@pytest.mark.fault(56)
 def test_a_missing_bucket_is_not_found(server: MotoServer) -> None:
     mirror = S3Mirror(server.spec("s3://no-such-bucket/p"))
     with pytest.raises(NotFoundError, match="bucket"):
@@ -517,6 +527,7 @@ def test_the_first_write_probes_once(server: MotoServer) -> None:
     assert mirror.conditional is True
 
 
+@pytest.mark.fault(69)
 @pytest.mark.parametrize(
     "faults",
     [
@@ -536,6 +547,7 @@ def test_a_server_that_does_not_take_conditions_is_found(server: MotoServer, fau
     assert not S3Mirror(server.spec("s3://lab/p")).probe()
 
 
+@pytest.mark.fault(69)
 def test_a_server_that_stores_other_bytes_is_found(server: MotoServer) -> None:
     server.client.put_object(Bucket="lab", Key="p/.labsync/probe", Body=b"5;chunk-signature=0\r\nhello\r\n0")
     with pytest.raises(IntegrityError, match="does not give back"):
@@ -548,6 +560,7 @@ def test_a_server_that_stores_other_bytes_is_found(server: MotoServer) -> None:
 DIGITS = b"0123456789"
 
 
+@pytest.mark.fault(44)
 def test_a_server_that_ignores_ranges_can_give_whole_files_alone(
     server: MotoServer, mirror: S3Mirror
 ) -> None:
@@ -560,6 +573,7 @@ def test_a_server_that_ignores_ranges_can_give_whole_files_alone(
     assert read(mirror, Ref("f"), entry, 0, 10) == DIGITS
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize("status", [200, 206])
 @pytest.mark.parametrize(
     ("content_range", "error"),
@@ -600,6 +614,7 @@ def test_inside_a_pack_the_total_is_the_packs(server: MotoServer, mirror: S3Mirr
         next(blocks)
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("body", [b"5678", b"567890"], ids=["shorter", "longer"])
 @pytest.mark.parametrize("start", [0, 5])
 def test_an_answer_of_another_length_is_not_taken(
@@ -611,6 +626,7 @@ def test_an_answer_of_another_length_is_not_taken(
         next(mirror.read(Ref(key_of("f")), entry_of("f", DIGITS), start))
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (2, 7)])
 def test_a_connection_that_ends_early_gives_what_arrived(
     server: MotoServer, mirror: S3Mirror, start: int, stop: int | None

@@ -150,6 +150,7 @@ def test_certificates_of_the_system_are_used(
         Bucket(secure.spec("s3://lab")).get("k")
 
 
+@pytest.mark.fault(48)
 def test_a_certificate_for_another_host_is_refused(
     secure: MotoServer, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +309,7 @@ def test_amazon_gets_checksums_and_no_md5(secure: MotoServer, amazon: ProxyServe
     assert set(amazon.asked) == {b"CONNECT lab.s3.us-east-1.amazonaws.com:443 HTTP/1.1"}
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     ("method", "status", "code", "headers"),
     [

@@ -137,6 +137,7 @@ def test_a_local_file_is_read_without_a_file_system_of_fsspec(
     assert read(f"file:{tmp_path}/f", entry, 3, 7) == b"3456"
 
 
+@pytest.mark.fault(74)
 def test_what_is_no_local_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -182,6 +182,7 @@ def test_a_module_that_does_not_import_stops_the_build(asked: EnvironmentRequest
     assert environment_state(request).state == "missing"
 
 
+@pytest.mark.fault(12)
 def test_a_killed_build_is_swept_away_and_done_again(asked: EnvironmentRequest) -> None:
     first = build_environment(asked, ignore)
     prefix = Path(first.prefix)

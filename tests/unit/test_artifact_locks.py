@@ -29,6 +29,7 @@ with hold(Path(sys.argv[1]), "models/a", "disk"):
 """
 
 
+@pytest.mark.fault(13)
 def test_two_holders_of_one_step_exclude_each_other(tmp_path: Path) -> None:
     with hold(tmp_path, "models/a", "disk"):
         with pytest.raises(LockedError) as caught, hold(tmp_path, "models/a", "disk"):
@@ -71,6 +72,7 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
     assert len(failures) == 1
 
 
+@pytest.mark.fault(14)
 def test_a_killed_process_leaves_no_lock_behind(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -89,6 +91,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.fault(15)
 def test_a_file_system_without_locks_lets_the_work_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

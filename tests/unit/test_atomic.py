@@ -25,6 +25,7 @@ def fail_with(number: int) -> object:
     return fail
 
 
+@pytest.mark.fault(17, 18, 22, 30)
 @pytest.mark.parametrize(
     ("number", "said"),
     [
@@ -51,6 +52,7 @@ def test_a_written_file_has_its_bytes_and_mode_and_nothing_is_left_beside(tmp_pa
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_no_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -186,6 +188,7 @@ def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert target.read_bytes() == b"x" * 3_000_000
 
 
+@pytest.mark.fault(4)
 def test_files_and_folders_are_synced_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +209,7 @@ def test_files_and_folders_are_synced_before_and_after_the_rename(
     assert calls == ["file", "rename", "folder"]
 
 
+@pytest.mark.fault(28, 29)
 def test_links_and_files_on_the_way_are_refused_and_the_root_may_be_a_link(tmp_path: Path) -> None:
     real = tmp_path / "real"
     (real / "folder").mkdir(parents=True)

@@ -33,6 +33,7 @@ def test_the_default_reserve_is_one_gib_or_five_percent() -> None:
     assert reserve_of(100 * GIB, DiskSpec(reserve=0)) == 0
 
 
+@pytest.mark.fault(19)
 @given(need=st.integers(0, 20 * GIB), free=st.integers(0, 20 * GIB), reserve=st.integers(0, 3 * GIB))
 def test_exactly_what_leaves_the_reserve_fits(need: int, free: int, reserve: int) -> None:
     spec, needs = DiskSpec(reserve=reserve), [Need("models/a", 1, need)]
@@ -42,12 +43,14 @@ def test_exactly_what_leaves_the_reserve_fits(need: int, free: int, reserve: int
         refusal(needs, {1: free}, spec)
 
 
+@pytest.mark.fault(21)
 def test_the_needs_of_one_device_add_up_and_of_two_do_not() -> None:
     needs = [Need("models/a", 1, 6), Need("models/b", 2, 6)]
     check_room(needs, {1: 10, 2: 10}, {1: 10, 2: 10}, NO_RESERVE, 0)
     refusal([Need("models/a", 1, 6), Need("models/b", 1, 6)], {1: 10})
 
 
+@pytest.mark.fault(21)
 def test_the_budget_counts_what_is_used_already() -> None:
     needs = [Need("models/a", 1, 6), Need("models/b", 2, 6)]
     check_room(needs, {1: 99, 2: 99}, {1: 99, 2: 99}, DiskSpec(reserve=0, budget=20), 8)
@@ -55,6 +58,7 @@ def test_the_budget_counts_what_is_used_already() -> None:
     assert "budget" in error.what
 
 
+@pytest.mark.fault(19)
 def test_the_refusal_lists_what_is_needed_and_the_commands_that_would_fit() -> None:
     needs = [Need("models/big", 1, 9 * GIB), Need("models/small", 1, GIB), Need("datasets/mid", 1, 4 * GIB)]
     error = refusal(needs, {1: 6 * GIB}, DiskSpec(reserve=GIB))

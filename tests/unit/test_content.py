@@ -100,6 +100,7 @@ def write_the_same(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     "change", [rewrite, grow, truncate, Path.unlink, replace_alike, touch, change_mode, write_the_same]
 )
@@ -118,6 +119,7 @@ def test_file_that_changed_before_is_not_given(path: Path, change: Callable[[Pat
         list(FileContent(path, ENTRY).blocks(100))
 
 
+@pytest.mark.fault(34)
 def test_file_that_has_become_shorter_is_noticed_at_its_new_end(path: Path) -> None:
     blocks = FileContent(path, ENTRY).blocks(100)
     next(blocks)
@@ -127,6 +129,7 @@ def test_file_that_has_become_shorter_is_noticed_at_its_new_end(path: Path) -> N
         next(blocks)
 
 
+@pytest.mark.fault(35)
 def test_file_that_cannot_be_read_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError):
         list(FileContent(tmp_path, ENTRY).blocks(100))

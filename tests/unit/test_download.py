@@ -197,6 +197,7 @@ def test_any_journalled_bytes_are_not_fetched_again(pairs: list[Extent], to_mirr
         assert lab.left_over() == []
 
 
+@pytest.mark.fault(3)
 @given(st.data())
 @settings(max_examples=25)
 def test_journal_cut_at_any_byte_costs_no_more_than_what_it_lost(data: st.DataObject) -> None:
@@ -249,6 +250,7 @@ def test_stopped_run_leaves_all_that_came_to_the_next_one(lab: Lab) -> None:
     assert lab.origin.given[entry.sha256] == came + len(HUGE) - here
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_any_moment_no_more_than_eight_mebibytes_travel_twice(lab: Lab, seed: int) -> None:
     """A kill leaves what the file system has, and nothing else: so does a copy taken at that moment."""

@@ -79,6 +79,7 @@ def test_connection_that_hangs_does_not_keep_another_place_from_going_on(lab: La
     assert lab.left_over() == []
 
 
+@pytest.mark.fault(40)
 def test_any_number_of_resets_is_survived_while_bytes_come(lab: Lab) -> None:
     lab.budget = RetryBudget(1, now=lab.clock.now)
     data = bytes(3 * ATTEMPTS * MIB)
@@ -144,6 +145,7 @@ def test_place_without_ranges_gives_the_whole_by_one_connection(lab: Lab) -> Non
     assert outcome.transferred.resent == 0
 
 
+@pytest.mark.fault(44)
 def test_place_without_ranges_makes_a_part_begin_anew(lab: Lab) -> None:
     leave(lab, (0, 2 * MIB))
     lab.origin.always = no_ranges
@@ -178,6 +180,7 @@ def test_place_with_ranges_goes_on_where_one_without_broke_off(lab: Lab) -> None
 # Wrong bytes
 
 
+@pytest.mark.fault(42)
 def test_wrong_bytes_are_fetched_once_more_as_a_whole(lab: Lab) -> None:
     lab.origin.fail(LARGE, wrong_bytes)
     outcome = lab.run(route(LARGE, "origin"))
@@ -186,6 +189,7 @@ def test_wrong_bytes_are_fetched_once_more_as_a_whole(lab: Lab) -> None:
     assert lab.seen.bytes_moved == len(LARGE)
 
 
+@pytest.mark.fault(42)
 def test_bytes_that_are_wrong_twice_are_never_visible_and_leave_nothing(lab: Lab) -> None:
     lab.origin.always = wrong_bytes
     outcome = lab.run(route(LARGE, "origin", key="k"))

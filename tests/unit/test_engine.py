@@ -120,6 +120,7 @@ def test_several_artifacts_share_one_pool_and_keep_their_own_keys(lab: Lab, tmp_
     assert (far.path / "a.bin").read_bytes() == ONE
 
 
+@pytest.mark.fault(70)
 def test_empty_file_is_carried(lab: Lab) -> None:
     lab.origin.hold(b"")
     way = route(b"", "origin", key="k")
@@ -209,10 +210,12 @@ def test_file_that_changed_before_the_push_is_reported_before_a_byte_is_sent(lab
     assert (lab.mirror.keys, outcome.transferred) == ({}, Transferred())
 
 
+@pytest.mark.fault(35)
 def test_file_that_disappeared_before_the_push_is_reported(lab: Lab) -> None:
     assert errors(lab.run(mine(ONE))) == [ChangedError]
 
 
+@pytest.mark.fault(32)
 def test_file_rewritten_with_the_same_size_is_caught_by_the_mirror(lab: Lab) -> None:
     lab.home.put("a.bin", ONE.upper())
     outcome = lab.run(mine(ONE))
@@ -228,6 +231,7 @@ def test_changed_file_comes_from_the_origin_where_that_has_it(lab: Lab) -> None:
     assert lab.stored("a.bin") == ONE.upper()
 
 
+@pytest.mark.fault(43)
 def test_server_that_saw_other_bytes_gets_them_once_more(lab: Lab) -> None:
     lab.home.put("a.bin", ONE)
     lab.mirror.write_faults.append(IntegrityError("bad digest"))

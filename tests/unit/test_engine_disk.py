@@ -41,6 +41,7 @@ def lab(tmp_path: Path) -> Lab:
 # The disk
 
 
+@pytest.mark.fault(17)
 def test_full_disk_is_permanent_and_no_further_route_begins_on_it(lab: Lab) -> None:
     lab.jobs = 1
     lab.origin.fail(BIG, raises(full(), after=MIB))
@@ -54,6 +55,7 @@ def test_full_disk_is_permanent_and_no_further_route_begins_on_it(lab: Lab) -> N
     assert lab.left_over() == []
 
 
+@pytest.mark.fault(20)
 def test_disk_that_fills_up_while_publishing_stops_it_as_well(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.publish_faults["a.bin"] = full(errno.EDQUOT)
@@ -62,6 +64,7 @@ def test_disk_that_fills_up_while_publishing_stops_it_as_well(lab: Lab) -> None:
     assert len(lab.origin.reads) == 1
 
 
+@pytest.mark.fault(22)
 def test_one_forbidden_folder_does_not_stop_the_disk(lab: Lab) -> None:
     lab.jobs = 1
     lab.home.publish_faults["a.bin"] = full(errno.EACCES)
@@ -69,6 +72,7 @@ def test_one_forbidden_folder_does_not_stop_the_disk(lab: Lab) -> None:
     assert lab.run(route(BIG, "origin"), good).done == (good,)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(("one", "other"), [(BIG, BIGGER), (ONE, TWO)], ids=["large", "small"])
 def test_full_mirror_does_not_stop_the_disk(lab: Lab, one: bytes, other: bytes) -> None:
     lab.jobs = 1

@@ -175,6 +175,7 @@ def test_file_is_given_up_after_some_attempts_even_with_budget_left(lab: Lab) ->
     assert lab.budget.left > 0
 
 
+@pytest.mark.fault(51)
 def test_server_is_left_alone_as_long_as_it_asks(lab: Lab) -> None:
     lab.origin.fail(ONE, raises(UnavailableError("slow down", retry_after=60)))
     asked: list[float] = []
@@ -220,6 +221,7 @@ def test_routes_that_wait_for_a_place_hold_no_part_file(lab: Lab) -> None:
     assert held[0] == [f"{entry_of('a.bin', BIG).sha256}.part"]
 
 
+@pytest.mark.fault(51)
 def test_wish_that_does_not_fit_the_run_sends_us_to_the_next_place(lab: Lab) -> None:
     lab.mirror.hold(ONE)
     lab.mirror.fail(ONE, raises(UnavailableError("come back tomorrow", retry_after=86_400)))
@@ -236,6 +238,7 @@ def test_waiting_for_one_place_blocks_no_other(lab: Lab) -> None:
     assert [event.path for event in lab.seen.of(FileDone)] == ["quick", "slow"]
 
 
+@pytest.mark.fault(46)
 def test_stalled_place_does_not_hold_the_other_threads(lab: Lab) -> None:
     quick_is_done = threading.Event()
 
@@ -258,6 +261,7 @@ def test_stalled_place_does_not_hold_the_other_threads(lab: Lab) -> None:
     assert len(outcome.done) == 2
 
 
+@pytest.mark.fault(49)
 def test_retries_have_a_budget_for_the_whole_run(lab: Lab) -> None:
     lab.budget = RetryBudget(10, now=lab.clock.now)
     contents = [b"content %d" % number for number in range(40)]

@@ -28,6 +28,7 @@ def test_a_link_that_took_the_files_place_is_not_followed(tmp_path: Path) -> Non
         hash_file(str(tmp_path / "link"), "link")
 
 
+@pytest.mark.fault(74)
 def test_a_pipe_that_took_the_files_place_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert hash_file(str(tmp_path / "pipe"), "pipe") is None
@@ -71,6 +72,7 @@ def test_a_file_that_never_rests_is_reported_and_not_remembered(
     assert item.is_racy
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("failures", "is_read"), [(ATTEMPTS - 1, True), (ATTEMPTS, False)])
 def test_a_reading_error_is_tried_again_and_then_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int, *, is_read: bool

@@ -85,6 +85,7 @@ def test_nothing_is_asked_for_an_empty_part_but_an_empty_file_must_be_there(
         client.read(f"{server.url}/gone", FileEntry("gone", "", 0))
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize("cut", [0, 1, 65_536, SIZE // 2, SIZE - 1])
 def test_a_cut_connection_loses_no_byte_that_had_arrived(
     server: FileServer, client: Client, url: str, cut: int
@@ -106,6 +107,7 @@ def test_a_part_that_is_cut_loses_no_byte_that_had_arrived(
     assert client.got == DATA[1000:1500]
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize("start", [0, 5000])
 def test_no_compression_is_asked_for_and_none_accepted(
     server: FileServer, client: Client, url: str, start: int
@@ -117,6 +119,7 @@ def test_no_compression_is_asked_for_and_none_accepted(
     assert not client.got
 
 
+@pytest.mark.fault(41)
 def test_a_body_without_length_that_ends_early_is_not_accepted(
     server: FileServer, client: Client, url: str
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_body_without_length_that_does_not_end_is_cut_off(
     assert len(client.got) <= SIZE
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("start", [0, 5000])
 @pytest.mark.parametrize("fault", [Fault("/f.bin", short=True), Fault("/f.bin", long=True)])
 def test_another_length_is_refused_before_the_first_byte(
@@ -147,6 +151,7 @@ def test_another_length_is_refused_before_the_first_byte(
     assert not client.got
 
 
+@pytest.mark.fault(44)
 def test_a_server_that_ignores_ranges_is_told_and_gives_the_whole(
     server: FileServer, client: Client, url: str
 ) -> None:
@@ -167,6 +172,7 @@ def test_the_right_range_may_be_labelled_as_the_whole(server: FileServer, client
     assert client.read(url, start=5000) == DATA[5000:]
 
 
+@pytest.mark.fault(45)
 def test_a_wrong_range_is_refused(server: FileServer, client: Client, url: str) -> None:
     server.fault(Fault("/f.bin", wrong_range=True))
     with pytest.raises(UnavailableError, match="another range"):
@@ -189,6 +195,7 @@ def test_416_does_not_loop(server: FileServer, client: Client, url: str) -> None
     assert len(server.requests) == 2
 
 
+@pytest.mark.fault(47)
 def test_a_sign_in_page_is_never_taken_for_a_file(server: FileServer, client: Client) -> None:
     server.fault(Fault("*", html=True))
     for entry in (ENTRY, UNKNOWN):
@@ -273,6 +280,7 @@ def test_a_connection_that_was_closed_before_any_answer_is_made_anew_once(
         client.read(url)
 
 
+@pytest.mark.fault(46)
 def test_a_server_that_stops_sending_is_noticed(server: FileServer, url: str) -> None:
     server.fault(Fault("/f.bin", stall_after=1000))
     client = Client(HttpReader(read_timeout=0.2))
@@ -293,6 +301,7 @@ class Clock:
         return self.time
 
 
+@pytest.mark.fault(46)
 def test_a_trickle_counts_as_a_stall(server: FileServer) -> None:
     server.files["/f.bin"] = DATA[:1000]
     reader = HttpReader(now=Clock(step=31.0))
@@ -327,6 +336,7 @@ def test_the_time_that_the_caller_takes_is_no_stall() -> None:
         assert got + b"".join(map(bytes, blocks)) == DATA[:20]
 
 
+@pytest.mark.fault(47)
 def test_nobody_there_and_no_such_name_are_told_apart(client: Client) -> None:
     with FileServer({}) as gone:
         url = f"{gone.url}/f.bin"
@@ -338,6 +348,7 @@ def test_nobody_there_and_no_such_name_are_told_apart(client: Client) -> None:
         client.read("http:///f.bin")
 
 
+@pytest.mark.fault(48)
 def test_tls_where_there_is_none_is_told(server: FileServer, client: Client) -> None:
     with pytest.raises(UnavailableError, match="secure connection"):
         client.read(server.url.replace("http:", "https:") + "/f.bin")

@@ -30,6 +30,7 @@ def client() -> Client:
     return Client()
 
 
+@pytest.mark.fault(52)
 def test_credentials_go_to_the_first_server_only(server: FileServer, client: Client) -> None:
     with FileServer({"/f.bin": DATA}) as other:
         server.fault(Fault("/far", redirect=f"{other.url}/f.bin"))
@@ -40,6 +41,7 @@ def test_credentials_go_to_the_first_server_only(server: FileServer, client: Cli
     assert client.got == DATA
 
 
+@pytest.mark.fault(52)
 def test_credentials_do_not_come_back_with_a_redirect(server: FileServer, client: Client) -> None:
     with FileServer({}) as other:
         other.fault(Fault("/f.bin", redirect=f"{server.url}/f.bin"))
@@ -55,6 +57,7 @@ def test_redirects_end(server: FileServer, client: Client) -> None:
     assert len(server.requests) == 11
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize("where", ["http://there/f", "file:///etc/passwd", "ftp://there/f", "//[bad"])
 def test_a_redirect_never_leaves_https(where: str) -> None:
     with pytest.raises((RefusedError, UnavailableError)):
@@ -76,6 +79,7 @@ class Versions(FileServer):
         return Reply(200, DATA, {"ETag": self.etag}, ranged=True)
 
 
+@pytest.mark.fault(64)
 def test_parts_of_two_versions_are_not_put_together(client: Client) -> None:
     with Versions({}) as server:
         url = f"{server.url}/f.bin"

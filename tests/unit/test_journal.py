@@ -40,6 +40,7 @@ def test_journal_tells_what_was_added(found: list[list[Extent]]) -> None:
         assert again.extents == journal.extents == tuple(merged(e for group in found for e in group))
 
 
+@pytest.mark.fault(3)
 @given(groups(), st.data())
 def test_journal_cut_at_any_byte_tells_what_its_whole_lines_say_and_goes_on(
     found: list[list[Extent]], data: st.DataObject

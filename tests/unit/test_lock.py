@@ -311,6 +311,7 @@ def test_a_damaged_listing_is_refused_and_written_anew(tmp_path: Path, damage: s
     assert read_lock(path) == lock
 
 
+@pytest.mark.fault(76)
 def test_a_listing_is_decompressed_no_further_than_it_can_be_long(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -212,6 +212,7 @@ def test_a_long_mapping_and_many_problems_are_read_in_reasonable_work() -> None:
     assert len(issues_of(body)) == 1500
 
 
+@pytest.mark.fault(79)
 def test_the_parser_answers_a_deep_text_without_exhausting_the_stack() -> None:
     assert "nested too deep" in issues("[" * 100_000)[0]
     assert "nested too deep" in issues("{a: " * 5_000)[-1]
@@ -225,6 +226,7 @@ def test_loading_reads_utf_8_with_or_without_a_byte_order_mark(tmp_path: Path) -
     assert manifest.artifacts[0].path == "é"
 
 
+@pytest.mark.fault(79)
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -274,6 +276,7 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.fault(79)
 @given(st.lists(WORDS | st.text(max_size=5), max_size=25).map("".join))
 @example('a: "\\UFFFFFFFF"')
 @example("%YAML 1.99999999999999999999\n---\na")
@@ -295,6 +298,7 @@ def problems(text: str) -> tuple[str, ...] | None:
     return None
 
 
+@pytest.mark.fault(75)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20))
 def test_no_path_ever_leaves_the_folder(text: str) -> None:
     quoted = "".join(f"\\U{ord(char):08x}" for char in text)

@@ -29,6 +29,7 @@ def issues_of(body: str) -> tuple[str, ...]:
     return issues(HEAD + body)
 
 
+@pytest.mark.fault(79)
 def test_all_problems_come_at_once_in_line_order_with_file_line_and_key() -> None:
     found = issues(
         "version: 1\n"
@@ -53,6 +54,7 @@ def test_all_problems_come_at_once_in_line_order_with_file_line_and_key() -> Non
     )
 
 
+@pytest.mark.fault(79)
 @pytest.mark.parametrize(
     ("body", "line", "says"),
     [
@@ -228,6 +230,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.fault(80)
 @pytest.mark.parametrize("what", SECRETS)
 @pytest.mark.parametrize(
     "place",

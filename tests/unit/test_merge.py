@@ -137,6 +137,7 @@ def test_base_is_a_snapshot_that_can_be_whatever_the_names(
     assert set(merge.base) <= set(merge.snapshot) | set(base or ())
 
 
+@pytest.mark.fault(65)
 @given(snapshots(), st.none() | snapshots(), snapshots(), st.booleans(), st.booleans())
 def test_every_content_of_the_head_and_of_this_disk_survives_or_was_superseded(
     disk: Snapshot, base: Snapshot | None, head: Snapshot, prune: bool, force: bool
@@ -214,6 +215,7 @@ def test_every_path_is_in_exactly_one_unit(names: list[str]) -> None:
     assert sorted(members) == sorted(names)
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize(
     ("unit", "members", "marker", "expected"),
     [

@@ -24,6 +24,7 @@ from labsync.names import (
 from tests.strategies import paths
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize(
     "path",
     ["a", "a/b.c", "-leading", " space ", "trailing.", "50%", "a\\b", "C:", "...", "é", "e\u0301", "日本/語",
@@ -34,6 +35,7 @@ def test_odd_names_are_carried(path: str) -> None:
     assert safe_join(Path("/root"), path) == Path("/root", *path.split("/"))
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize(
     ("path", "why"),
     [
@@ -67,6 +69,7 @@ def test_names_that_are_refused(path: str, why: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.fault(72)
 def test_every_control_character_is_refused_and_no_other() -> None:
     for number in range(0x3000):
         char = chr(number)
@@ -74,6 +77,7 @@ def test_every_control_character_is_refused_and_no_other() -> None:
         assert (path_problem(f"a{char}b") is not None) is (is_control), hex(number)
 
 
+@pytest.mark.fault(75)
 @given(st.text(max_size=40))
 def test_the_safe_join_never_leaves_the_root(path: str) -> None:
     root = Path("/some/root")
@@ -101,6 +105,7 @@ def test_folding_is_stable_and_blind_to_unicode_form_and_case(text: str) -> None
         assert fold(text.upper()) == fold(text.lower())
 
 
+@pytest.mark.fault(73)
 @pytest.mark.parametrize(
     ("one", "other"), [("A", "a"), ("é", "e\u0301"), ("É/x", "e\u0301/X"), ("straße", "STRASSE")]
 )

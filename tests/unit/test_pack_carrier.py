@@ -123,6 +123,7 @@ def test_a_file_that_is_gone_or_unreadable_ends_the_pack(lab: SmallLab) -> None:
     assert carry(lab, pack) == [NotFoundError, UnreadableError]
 
 
+@pytest.mark.fault(33)
 def test_a_file_that_became_longer_ends_the_pack(lab: SmallLab) -> None:
     pack = _pack(FILES, _on_disk(lab, FILES))
     lab.lay("003.bin", FILES["003.bin"] + b"more")

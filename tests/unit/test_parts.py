@@ -80,6 +80,7 @@ def test_file_that_its_holder_published_between_open_and_lock_is_not_taken(
     assert list(tmp_path.iterdir()) == [published]
 
 
+@pytest.mark.fault(15)
 def test_file_system_without_locks_gives_a_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +164,7 @@ def test_room_is_taken_from_the_start_and_told(tmp_path: Path) -> None:
     assert arrived(tmp_path, SHA) == 5
 
 
+@pytest.mark.fault(17)
 def test_disk_without_room_is_found_before_the_first_byte(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="does not fit") as caught, claim(tmp_path, SHA, 1 << 60):
         pass
@@ -170,6 +172,7 @@ def test_disk_without_room_is_found_before_the_first_byte(tmp_path: Path) -> Non
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault(18)
 def test_quota_that_only_reserving_meets_is_found_before_the_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +196,7 @@ def test_disk_that_cannot_reserve_is_written_all_the_same(
         assert os.fstat(part.fd).st_size == SIZE
 
 
+@pytest.mark.fault(24)
 def test_failed_sync_is_not_tried_again_and_the_part_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

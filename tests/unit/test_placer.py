@@ -121,6 +121,7 @@ def test_a_file_that_was_swept_before_its_lock_is_replaced_by_another(
     assert (tmp_path / "key").read_bytes() == b"whole"
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("where", ["without locks", "another box", "an older version"])
 def test_a_lock_that_proves_nothing_leaves_it_to_the_age(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

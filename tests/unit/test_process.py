@@ -50,6 +50,7 @@ def test_a_missing_program_is_named() -> None:
     assert caught.value.hint == "install `no-such-program`"
 
 
+@pytest.mark.fault(12)
 def test_a_child_ended_by_a_signal_says_so() -> None:
     ended = process.run(_python("import os; os.kill(os.getpid(), 9)"))
     assert ended.returncode == -signal.SIGKILL

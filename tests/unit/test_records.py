@@ -230,11 +230,13 @@ def test_names_that_one_file_system_would_fold_into_one_are_refused() -> None:
         parse_text(edited(1, path="RUN.sh"))
 
 
+@pytest.mark.fault(76)
 def test_bytes_that_are_no_zstandard_frame_are_invalid() -> None:
     with pytest.raises(InvalidError, match="zstandard"):
         parse_index(b"plain", sha256_bytes(b"plain"))
 
 
+@pytest.mark.fault(76)
 def test_a_bomb_is_never_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexes, "MAX_TEXT", 1 << 20)
     line = text_of(INDEX).splitlines()[1]

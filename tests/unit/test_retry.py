@@ -28,6 +28,7 @@ def test_backoff_doubles_up_to_its_limit(attempt: int, longest: float) -> None:
     assert backoff(attempt, 1.0) == longest
 
 
+@pytest.mark.fault(49)
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_backoff_has_full_jitter(attempt: int, chance: float) -> None:
     assert 0 <= backoff(attempt, chance) <= LONGEST_WAIT
@@ -97,6 +98,7 @@ def fails(limiter: Limiter) -> None:
         raise UnavailableError("slow down")
 
 
+@pytest.mark.fault(50)
 def test_place_that_slows_us_down_is_asked_by_half_as_many() -> None:
     limiter = Limiter(FakeClock().now)
     with contextlib.ExitStack() as busy:
@@ -161,6 +163,7 @@ def test_other_errors_say_nothing_about_how_much_a_place_bears() -> None:
         assert not limiter.is_busy("hub")
 
 
+@pytest.mark.fault(58)
 def test_system_clock_is_monotonic_and_returns_often_enough_to_see_a_stop() -> None:
     class Condition(threading.Condition):
         asked: float | None = None

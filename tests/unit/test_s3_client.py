@@ -146,6 +146,7 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced(method: str) -> None
         assert method.encode() in server.requests[-1]
 
 
+@pytest.mark.fault(11)
 def test_several_connections_that_were_closed_meanwhile_are_no_failure() -> None:
     with Script([[OK], [OK], [OK]]) as server:
         bucket = server.bucket()
@@ -189,6 +190,7 @@ def test_an_object_too_large_for_a_record_is_refused() -> None:
         assert bucket.get("k").all(4) == b"data"
 
 
+@pytest.mark.fault(49)
 @pytest.mark.parametrize("status", ["500 Oops", "502 Bad Gateway", "503 Slow Down", "429 Too Many"])
 def test_what_the_server_cannot_answer_now_is_asked_once_more(status: str) -> None:
     with Script([[sized(b"", status=status), OK]]) as server:
@@ -243,6 +245,7 @@ def test_a_header_cannot_be_smuggled_in() -> None:
         assert server.requests[0].startswith(b"GET /lab/a%20b%0D%0Ax-evil%3A%201%3F%23%25 HTTP/1.1\r\n")
 
 
+@pytest.mark.fault(11)
 def test_a_connection_that_ended_while_it_was_idle_is_not_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pool = Pool(Server("http", "127.0.0.1", listener.getsockname()[1]))
@@ -277,6 +280,7 @@ def test_a_server_has_a_name(url: str, name: str, authority: str) -> None:
 PAGE = b"<!DOCTYPE html><html><body>Not here</body></html>"
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("status", ["200 OK", "302 Found", "400 Bad Request", "404 Not Found", "405 No"])
 @pytest.mark.parametrize("body", [PAGE, b"<html><p>cut", b"404 page not found"], ids=["page", "cut", "text"])
 def test_what_is_no_s3_server_is_called_so_and_never_an_empty_mirror(status: str, body: bytes) -> None:

@@ -195,6 +195,7 @@ def test_a_cut_body_gives_what_came_and_fails(framing: bytes, body: bytes) -> No
     assert came == body
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     ("sent", "heard"),
     [(b"", False), (b"HTTP/1.1 2", True), (sized(DATA)[:-1], True)],
@@ -299,6 +300,7 @@ class Trickle(Pieces):
         return super().recv_into(view, count, flags)
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("already", [0, len(head("Content-Length: 100"))], ids=["head", "body"])
 def test_a_trickle_is_a_stall(already: int) -> None:
     trickle = Trickle(sized(bytes(100))[already:])

@@ -230,6 +230,7 @@ def test_the_chain_is_asked_once_a_second(monkeypatch: pytest.MonkeyPatch) -> No
     assert credentials.keys().access == "AKID2"
 
 
+@pytest.mark.fault(11, 54)
 def test_expired_keys_are_looked_for_again(clean_environment: Path) -> None:
     write(clean_environment, credentials=f"[default]\n{STATIC}")
     credentials = Credentials(spec(), "s3://lab")

@@ -388,6 +388,7 @@ def test_a_server_that_takes_no_parts_is_not_asked_again(lab: Lab) -> None:
         lab.write(right(DATA))
 
 
+@pytest.mark.fault(67)
 def test_an_upload_that_the_server_dropped_is_begun_anew(lab: Lab) -> None:
     kill(lab, 4)
     lab.store.uploads.clear()
@@ -421,6 +422,7 @@ def test_what_was_completed_before_the_run_was_killed_is_not_sent_again(
     assert lab.stored == DATA
 
 
+@pytest.mark.fault(66)
 def test_a_lost_reply_that_the_client_repeats_is_success(lab: Lab) -> None:
     def complete_then_forget(number: int, sent: Callable[[int], None]) -> None:
         lab.store.objects[KEY] = DATA
@@ -808,6 +810,7 @@ def test_room_is_given_in_the_order_of_asking_and_to_a_giant_alone() -> None:
 # Sizes.
 
 
+@pytest.mark.fault(71)
 @pytest.mark.parametrize(
     ("size", "part"),
     [
@@ -824,6 +827,7 @@ def test_part_sizes_keep_below_ten_thousand_parts(size: int, part: int) -> None:
     assert part >= 5 * MIB  # the least that S3 takes
 
 
+@pytest.mark.fault(71)
 def test_what_s3_cannot_hold_is_refused_before_anything_is_sent(lab: Lab) -> None:
     with pytest.raises(RefusedError, match="more than S3 takes"):
         lab.write(FakeContent(b"", (5 << 40) + 1, "0" * 64))

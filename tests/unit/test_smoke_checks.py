@@ -299,6 +299,7 @@ def test_a_folder_needs_weights_and_every_shard_that_its_index_names(tmp_path: P
     assert problem_of(tmp_path) == ""
 
 
+@pytest.mark.fault(77)
 def test_a_pickle_beside_safetensors_is_not_looked_at_because_it_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(_safetensors())
     (tmp_path / "m.bin").write_bytes(pickle.dumps(_Evil()))

@@ -75,6 +75,7 @@ def test_a_file_written_while_its_reading_began_proves_nothing(state: State) -> 
     assert known(state, "a", young) == SHA
 
 
+@pytest.mark.fault(31)
 def test_a_file_system_of_whole_seconds_has_a_wider_racy_window(state: State) -> None:
     coarse = stat_of(mtime=NOW - 10**10, ctime=NOW - 10**9)
     remember(state, "a", coarse)
@@ -201,6 +202,7 @@ def test_closed_batches_are_forgotten_with_their_uploads(state: State) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.fault(4)
 def test_what_must_outlive_a_crash_is_on_the_disk_before_it_is_used(state: State) -> None:
     connection = state._database._connection
     modes: list[int] = []
@@ -235,6 +237,7 @@ def test_a_deleted_folder_is_made_anew(state: State, path: Path) -> None:
     assert State(path).get("head", "k") == b"2"
 
 
+@pytest.mark.fault(3)
 def test_a_broken_memory_is_renamed_aside_at_the_start(state: State, path: Path) -> None:
     state.close()
     path.write_bytes(b"this was a database once" * 100)

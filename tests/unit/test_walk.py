@@ -70,6 +70,7 @@ def test_only_what_the_filter_keeps_is_looked_at(tmp_path: Path) -> None:
     assert walk.skipped == ()
 
 
+@pytest.mark.fault(74)
 def test_what_is_left_out_is_told_sorted_with_the_reason(tmp_path: Path) -> None:
     make(tmp_path, "fine", "new\nline", "bad\udcff", "bad\udcfe/inside", "long/" + "/".join(["x" * 200] * 6))
     (tmp_path / "link").symlink_to("fine")
@@ -139,6 +140,7 @@ def test_a_walk_keeps_no_folder_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.fault(73)
 @pytest.mark.parametrize(
     ("paths", "is_refused"),
     [
