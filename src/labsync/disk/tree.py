@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -48,6 +49,9 @@ class TreeHome:
         self._file_name = ""
         if artifact.is_file:
             self._file_name = file_name or _last_segment(artifact.origin)
+        self._wanted = artifact.filter
+        if artifact.kind == "libraries":  # a checkout has its repository there
+            self._wanted = replace(artifact.filter, exclude=(*artifact.filter.exclude, "/.git/"))
         self._marker = Marker(state_dir, artifact.name)
         self._key = path_key(self._path, root)
         self._publisher = Publisher(state, on_record=True)
@@ -168,7 +172,7 @@ class TreeHome:
     def _walk(self) -> Walk | OneFile:
         if self._artifact.is_file:
             return OneFile(self._path, self._file_name)
-        return Walk(self._path, self._artifact.filter)
+        return Walk(self._path, self._wanted)
 
     def _remembered(self) -> Iterator[Remembered]:
         if self._artifact.is_file:

@@ -10,7 +10,7 @@ from labsync.digest import is_commit, is_sha256
 from labsync.filters import Filter, compile_pattern
 from labsync.manifest import schema
 from labsync.manifest.document import Hole, Scalar, Sequence
-from labsync.manifest.model import Artifact, SmokeInputs, SmokeSpec
+from labsync.manifest.model import HISTORY, Artifact, SmokeInputs, SmokeSpec
 from labsync.manifest.origin import WrittenOrigin, read_origin, revision_problem
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_artifact(section: Section, kind: Kind, name: str, root: Path) -> Artifa
         keep=section.count("keep"),
         complete=_complete(section),
         install=section.flag("install"),
-        history=_history(section, origin),
+        history=_history(section, kind, name, origin),
         smoke=_smoke(section.section("smoke")),
         written=origin.written if origin else "",
     )
@@ -139,10 +139,16 @@ def _complete(section: Section) -> str:
     return name
 
 
-def _history(section: Section, origin: WrittenOrigin | None) -> bool:
+def _history(section: Section, kind: Kind, name: str, origin: WrittenOrigin | None) -> bool:
     history = section.flag("history")
+    if kind == "libraries" and name.endswith(HISTORY):
+        section.report(
+            "", f"a library's name must not end in `{HISTORY}`: there the mirror keeps its history"
+        )
     if history and origin and origin.sort != "git":
         section.report("history", "belongs to libraries from `git+…`")
+    if history and (section.find("include") or section.find("exclude")):
+        section.report("history", "needs the whole tree: leave `include` and `exclude` out")
     return history
 
 

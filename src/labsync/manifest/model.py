@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+HISTORY = ".history"
+"""How the name ends under which the mirror keeps the history of a library."""
 Layout = Literal["plain", "packed"]
 Manager = Literal["conda", "venv"]
 Task = Literal[

@@ -109,7 +109,7 @@ class GitOrigin:
             if not (repository / "HEAD").exists():
                 git("init", "--quiet", "--bare", "--template=", "--", str(repository), remote=remote)
             if not _mark(repository, commit).exists():
-                _fetch(remote, repository, commit)
+                fetch_commit(remote, repository, commit)
 
 
 def _commit_of(remote: Remote, revision: str) -> str:
@@ -168,17 +168,23 @@ def _mark(repository: Path, commit: str) -> Path:
     return repository / "refs" / "labsync" / commit
 
 
-def _fetch(remote: Remote, repository: Path, commit: str) -> None:
+def fetch_commit(remote: Remote, repository: Path, commit: str, *, whole: bool = False) -> None:
+    """Bring a commit under `refs/labsync/<commit>`: its tree, or with `whole` its history, too.
+
+    NotFoundError when the origin does not have it any more.
+    """
+
     def fetch(*words: str) -> None:
         options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force")
         git("fetch", *options, *words, remote=remote, repository=repository, timeout=LONG)
 
+    depth = [] if whole else ["--depth=1"]
     try:
-        fetch("--depth=1", "--", remote.url, f"{commit}:refs/labsync/{commit}")
+        fetch(*depth, "--", remote.url, f"{commit}:refs/labsync/{commit}")
     except MissingError as error:
         # Older servers give away only what a ref names: fetch all refs and look for the commit there.
-        whole = ["--unshallow"] if (repository / "shallow").exists() else []
-        fetch(*whole, "--", remote.url, "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
+        unshallow = ["--unshallow"] if (repository / "shallow").exists() else []
+        fetch(*unshallow, "--", remote.url, "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
         line = f"{commit}\n".encode()
         known = git("cat-file", "--batch-check", remote=remote, repository=repository, stdin=line)
         if known.split()[1:2] != [b"commit"]:

@@ -11,6 +11,7 @@ from labsync.plan import make_plan
 from labsync.report import ErrorReport
 from labsync.steps.carry import Task, carry_out, prepare
 from labsync.steps.goals import sourced_goal
+from labsync.steps.histories import mirror_histories
 from labsync.steps.publish import publish_sourced
 from labsync.steps.pull import Pulled
 
@@ -55,7 +56,8 @@ def fill_mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Pulled:
                     publish_sourced(lab, task.artifact, located)
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, task.artifact.name))
-    return Pulled(plans, tuple(errors), carried.transferred)
+    brought = mirror_histories(lab, artifacts)
+    return Pulled(plans, (*errors, *brought.errors), carried.transferred + brought.transferred)
 
 
 def _say_what_is_left_out(lab: Lab, artifacts: Sequence[Artifact]) -> None:

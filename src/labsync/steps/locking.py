@@ -161,7 +161,6 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
     inputs = inputs_digest(artifact)
     if artifact.is_made:
         return LockedArtifact(artifact.name, inputs, made=True)
-    _refuse_unavailable(artifact)
     origin = lab.origin(artifact)
     if lab.options.dry_run and artifact.origin.startswith("git+"):
         raise _UnreadError("", 0, 0)  # a repository tells its files to those who fetched it
@@ -178,16 +177,6 @@ def _lock_one(lab: Lab, artifact: Artifact) -> LockedArtifact:
         skipped=tuple(sorted(listing.skipped.items())),
         filtered=listing.filtered,
     )
-
-
-def _refuse_unavailable(artifact: Artifact) -> None:
-    """Say what this version does not do, instead of doing something else silently."""
-    if artifact.history:
-        raise InvalidError(
-            f"`{artifact.name}`: `history: true` is not available in this version of labsync",
-            artifact=artifact.name,
-            hint="leave it out: the tree at the commit is kept and restored",
-        )
 
 
 def _digest_files(lab: Lab, artifact: Artifact, listing: Listing) -> list[LockedFile]:

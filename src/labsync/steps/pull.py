@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labsync.artifact_locks import hold
@@ -44,12 +44,13 @@ class Pulled:
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Pull the selected artifacts; one artifact's failure does not stop the others."""
-    return _carry(lab, selections, _task, notes_base=True, may_skip=True)
+    return _with_histories(lab, selections, _carry(lab, selections, _task, notes_base=True, may_skip=True))
 
 
 def repair(lab: Lab, selections: Sequence[Selection]) -> Pulled:
     """Read every byte again and fetch what is damaged or missing; what the user changed stays."""
-    return _carry(lab, selections, _repair_task, notes_base=False, may_skip=False)
+    repaired = _carry(lab, selections, _repair_task, notes_base=False, may_skip=False)
+    return _with_histories(lab, selections, repaired, repair=True)
 
 
 def _carry(
@@ -82,6 +83,22 @@ def _carry(
         for task in tasks:
             errors += _settle(lab, task, carried, notes_base=notes_base)
     return Pulled(plans, tuple(errors), carried.transferred, frozenset(same))
+
+
+def _with_histories(
+    lab: Lab, selections: Sequence[Selection], pulled: Pulled, *, repair: bool = False
+) -> Pulled:
+    libraries = [selection.artifact for selection in selections if selection.artifact.history]
+    if not libraries or lab.options.dry_run:
+        return pulled
+    from labsync.steps.histories import bring_histories
+
+    brought = bring_histories(lab, libraries, repair=repair)
+    return replace(
+        pulled,
+        errors=pulled.errors + brought.errors,
+        transferred=pulled.transferred + brought.transferred,
+    )
 
 
 def _is_unchanged(lab: Lab, selection: Selection) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from labsync.disk.checkout import standing
 from labsync.errors import ConflictError, IntegrityError, LabsyncError, NotFoundError
 from labsync.merge import units
 from labsync.mirrors.base import HeadName
@@ -15,7 +16,7 @@ from labsync.steps.goals import open_conflicts, within
 from labsync.steps.writers import NEVER_PUSHED, is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from labsync.lock import LockedArtifact
     from labsync.manifest.model import Artifact
@@ -181,6 +182,8 @@ def _stand_unchanged(lab: Lab, artifact: Artifact, *, asks: bool, known: bool) -
         locked = lab.locked(artifact)
         if not (known or lab.home(artifact).identity() == locked.snapshot_id):
             return None
+        if _lacks_history(lab, artifact):
+            return None
         return _sourced_stand(lab, artifact, locked, "ok", asks=asks)
     head = lab.view.newest(artifact.name) if asks else None
     if head is None or open_conflicts(lab, artifact):
@@ -200,8 +203,27 @@ def _examine_sourced(lab: Lab, artifact: Artifact, *, rehash: bool, asks: bool) 
     locked = lab.locked(artifact)
     inventory = lab.home(artifact).inventory(rehash=rehash)
     disk, reason = sourced_state(locked.snapshot, inventory)
+    if disk == "ok" and _lacks_history(lab, artifact):
+        disk, reason = "incomplete", "its history is not here"
     stand = _sourced_stand(lab, artifact, locked, disk, reason, asks=asks)
-    return replace(stand, errors=_damage(artifact, locked.snapshot, inventory)) if rehash else stand
+    if not rehash:
+        return stand
+    errors = (*_damage(artifact, locked.snapshot, inventory), *_in_history(lab, artifact))
+    return replace(stand, errors=errors)
+
+
+def _lacks_history(lab: Lab, artifact: Artifact) -> bool:
+    return artifact.history and not standing(lab.home(artifact).path)
+
+
+def _in_history(lab: Lab, artifact: Artifact) -> Iterator[ErrorReport]:
+    """Yield what is wrong with a library's history, every object of which is read."""
+    from labsync.steps.histories import damage
+
+    if artifact.history and (error := damage(lab, artifact)):
+        error.safe = "it is left as it is"
+        error.hint = f"`labsync verify --repair {artifact.name}` sets it aside and brings it again"
+        yield ErrorReport.of(error, artifact.name)
 
 
 def _sourced_stand(
