@@ -13,7 +13,8 @@ from labsync.errors import DiskError, IntegrityError, NotFoundError, Unavailable
 from labsync.origins.base import Listed
 from labsync.places import NoRangesError, Ref
 from labsync.snapshot import FileEntry
-from labsync.steps.fetched import Fetcher, drop, sweep
+from labsync.steps.arriving import sweep
+from labsync.steps.fetched import Fetcher, drop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

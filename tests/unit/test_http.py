@@ -203,7 +203,7 @@ def test_a_sign_in_page_is_never_taken_for_a_file(server: FileServer, client: Cl
             client.read(f"{server.url}/f.bin", entry)
         assert "sign in" in caught.value.hint
     with pytest.raises(UnavailableError, match="web page"):
-        HttpReader().size(f"{server.url}/f.bin")
+        HttpReader().look_at(f"{server.url}/f.bin")
     assert not client.got
 
 
@@ -230,7 +230,7 @@ def test_each_status_has_its_error(
         client.read(f"{server.url}/f.bin")
     assert type(caught.value) is kind
     with pytest.raises(kind):
-        HttpReader().size(f"{server.url}/f.bin")
+        HttpReader().look_at(f"{server.url}/f.bin")
 
 
 @pytest.mark.parametrize(
@@ -366,20 +366,20 @@ def test_the_proxy_of_the_environment_is_used(
 
 
 def test_size_asks_for_the_head_only(server: FileServer) -> None:
-    assert HttpReader().size(f"{server.url}/f.bin") == len(DATA)
+    assert HttpReader().look_at(f"{server.url}/f.bin")[0] == len(DATA)
     assert [request.method for request in server.requests] == ["HEAD"]
 
 
 def test_size_without_head_asks_for_one_byte(server: FileServer) -> None:
     server.fault(Fault("*", method="HEAD", status=405))
-    assert HttpReader().size(f"{server.url}/f.bin") == len(DATA)
-    assert HttpReader().size(f"{server.url}/empty") == 0
+    assert HttpReader().look_at(f"{server.url}/f.bin")[0] == len(DATA)
+    assert HttpReader().look_at(f"{server.url}/empty")[0] == 0
     assert server.requests[1].headers["range"] == "bytes=0-0"
 
 
 def test_size_that_nobody_tells_is_unknown(server: FileServer, client: Client) -> None:
     server.fault(Fault("/f.bin", no_length=True, no_range=True))
-    assert HttpReader().size(f"{server.url}/f.bin") == -1
+    assert HttpReader().look_at(f"{server.url}/f.bin")[0] == -1
     client.read(f"{server.url}/f.bin", UNKNOWN)
     assert client.got == DATA
 

@@ -20,7 +20,9 @@ class Listed:
     """One file as the origin lists it.
 
     `sha256` is empty where the origin does not know it: then `lock` fetches the bytes. `size` is -1
-    where the origin does not know it. `oid` is git's blob id (of the pointer, for an LFS file).
+    where the origin does not know it. `version` is a strong ETag that names these bytes, where an http
+    server gives one: the revision of a `Ref` that is to give no others. `oid` is git's blob id (of the
+    pointer, for an LFS file).
     """
 
     path: str
@@ -30,6 +32,7 @@ class Listed:
     oid: str = ""
     lfs: bool = False
     xet: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from labsync.errors import IntegrityError, InvalidError, LabsyncError, UnavailableError
 from labsync.origins.http_errors import Answer, bare, status_error, transport_error
-from labsync.origins.http_part import Part, check, is_page, page_error, whole_size
+from labsync.origins.http_part import Part, check, is_page, page_error, strong_etag, whole_size
 from labsync.origins.http_ways import Hop, Way, Ways, is_elsewhere
 from labsync.stall import Watch
 
@@ -83,9 +83,14 @@ class HttpReader:
         start: int = 0,
         stop: int | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        version: str = "",
     ) -> Blocks:
-        """Fulfil the contract of `Reader.read` for the file at `url`."""
-        part = Part.of(entry, start, stop)
+        """Fulfil the contract of `Reader.read` for the file at `url`.
+
+        With a `version`, a strong ETag, NoRangesError where another version lies there.
+        """
+        part = Part.of(entry, start, stop, version)
         if part.is_empty:
             return
         opened = self._open(url, part, headers or {})
@@ -94,20 +99,20 @@ class HttpReader:
         finally:
             opened.response.close()  # read to its end, its connection is in the pool again already
 
-    def size(self, url: str, headers: Mapping[str, str] | None = None) -> int:
-        """Return the file's size in bytes, -1 where the server does not tell; reads at most a byte.
+    def look_at(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Return the file's size in bytes, -1 where the server does not tell, and its ETag if it is strong.
 
-        Raises as `Reader.read` does.
+        Reads at most a byte; raises as `Reader.read` does.
         """
         first = _first(url, headers or {})
         with contextlib.suppress(LabsyncError):
             answer = self._head("HEAD", first, {})
             if (size := whole_size(answer)) >= 0 and not is_page(answer):
-                return size
+                return size, strong_etag(answer)
         answer = self._head("GET", first, {"Range": "bytes=0-0"})
         if is_page(answer):
             raise page_error(answer)
-        return whole_size(answer)
+        return whole_size(answer), strong_etag(answer)
 
     def _head(self, method: str, first: Hop, extra: Mapping[str, str]) -> Answer:
         opened = self._follow(method, first, extra)
@@ -142,8 +147,7 @@ class HttpReader:
             opened = self._follow("GET", known or first, part.headers)
             if opened.answer.status in {*_OK, 416}:
                 check(opened.answer, part)
-                etag = opened.answer.headers.get("etag", "")
-                way.learn(opened.hop, etag, part, is_fresh=known is None)
+                way.learn(opened.hop, strong_etag(opened.answer), part, is_fresh=known is None)
                 return opened
         except BaseException:
             way.forget(known)

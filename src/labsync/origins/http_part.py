@@ -23,16 +23,20 @@ UPGRADE = "the file has changed at its origin: `labsync lock --upgrade`"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The bytes of `entry` from `start` up to `stop`; `stop` is -1 where nobody knows the size."""
+    """The bytes of `entry` from `start` up to `stop`; `stop` is -1 where nobody knows the size.
+
+    With a `version` only those of the file with this strong ETag.
+    """
 
     entry: FileEntry
     start: int
     stop: int
+    version: str = ""
 
     @classmethod
-    def of(cls, entry: FileEntry, start: int, stop: int | None) -> Part:
+    def of(cls, entry: FileEntry, start: int, stop: int | None, version: str = "") -> Part:
         """Return the part that `Reader.read` was asked for."""
-        return cls(entry, start, entry.size if stop is None else stop)
+        return cls(entry, start, entry.size if stop is None else stop, version)
 
     @property
     def is_whole(self) -> bool:
@@ -46,10 +50,11 @@ class Part:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The header that asks for it; the whole file is asked for without, which every server can."""
+        """The headers that ask for it; the whole file is asked for without, which every server can."""
         if self.is_whole:
             return {}
-        return {"Range": f"bytes={self.start}-{self.stop - 1 if self.stop >= 0 else ''}"}
+        wanted = {"Range": f"bytes={self.start}-{self.stop - 1 if self.stop >= 0 else ''}"}
+        return {**wanted, "If-Range": self.version} if self.version else wanted
 
 
 def check(answer: Answer, part: Part) -> None:
@@ -65,6 +70,8 @@ def check(answer: Answer, part: Part) -> None:
         raise page_error(answer)
     if size >= 0 and 0 <= wanted != size:
         raise _other_size(answer, part, size)
+    if part.version and part.version != strong_etag(answer):
+        raise NoRangesError(f"`{bare(answer.url)}` has another version of the file now", path=path)
     if "content-range" not in answer.headers and answer.status == 200:
         if part.is_whole:
             return
@@ -94,6 +101,12 @@ def _other_size(answer: Answer, part: Part, size: int) -> IntegrityError:
         path=part.entry.path,
         hint=UPGRADE,
     )
+
+
+def strong_etag(answer: Answer) -> str:
+    """Return the ETag that names exactly these bytes, empty where the server gives none or a weak one."""
+    etag = answer.headers.get("etag", "")
+    return "" if etag.startswith("W/") else etag
 
 
 def whole_size(answer: Answer) -> int:

@@ -100,7 +100,6 @@ class Way:
         put together (https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7.3).
         """
         known = self._known
-        etag = "" if etag.startswith("W/") else etag
         if is_fresh or part.is_whole:
             self._known = _Known(hop, etag)
         elif known and known.hop is hop and known.etag and etag and known.etag != etag:

@@ -54,7 +54,7 @@ class UrlOrigin:
         """Fulfil the contract of `Reader.read`."""
         url = ref.location
         if _is_http(url):
-            return self._http.read(url, entry, start, stop)
+            return self._http.read(url, entry, start, stop, version=ref.revision)
         url = url + ref.path if url.endswith("/") else url
         if url.startswith(LOCAL):
             return read_local(url, entry, start, stop)
@@ -67,7 +67,8 @@ class UrlOrigin:
     def _one(self, url: str, sha256: str) -> Listed:
         name = _name(url)
         if _is_http(url):
-            return Listed(name, self._http.size(url), sha256)
+            size, version = self._http.look_at(url)
+            return Listed(name, size, sha256, version=version)
         fs, path = self._systems.open(url)
         with file_errors(url):
             info: Info = fs.info(path)

@@ -2,7 +2,7 @@
 
 ```
 .labsync/fetched/<sha256>           read once, whole, and waiting for `pull`, which takes it away
-.labsync/fetched/<16 hex>.part      being read
+.labsync/fetched/<file>-….part      being read, see `arriving.py`
 ```
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from labsync.errors import (
 from labsync.names import escape
 from labsync.places import NoRangesError, Ref
 from labsync.snapshot import FileEntry
+from labsync.steps.arriving import Arriving
 from labsync.transfer.retry import ATTEMPTS, RetryBudget, backoff, roll
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Fetcher:
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 futures = [
-                    pool.submit(self._fetch_one, Ref(origin, revision=revision, path=file.path), file, run)
+                    pool.submit(self._fetch_one, Ref(origin, revision, file.path), file, run)
                     for file in files
                 ]
                 return [future.result() for future in futures]
@@ -151,30 +151,38 @@ class Fetcher:
                 raise
 
     def _fetch_one(self, ref: Ref, listed: Listed, run: _Run) -> FileEntry:
-        if listed.size > self.room():
+        part = Arriving(self.folder, ref, listed)
+        if listed.size - part.durable > self.room():
             raise DiskError(
                 f"`{escape(listed.path)}` has {listed.size:,} bytes and does not fit into the free space",
                 path=listed.path,
                 hint="`labsync du` shows what takes room",
             )
-        staged = self.folder / f"{secrets.token_hex(8)}.part"
         try:
-            self._read(ref, listed, staged, run)
-            entry = _checked(listed, staged)
+            self._read(listed, part, run)
+            entry = _checked(listed, part.path)
             if self.room() - entry.size > self.keep_above:
-                with atomic.disk_errors(staged):  # not made durable: it is verified when it is used
-                    staged.replace(self.folder / entry.sha256)
-        finally:
-            staged.unlink(missing_ok=True)
+                with atomic.disk_errors(part.path):  # not made durable: it is verified when it is used
+                    part.path.replace(self.folder / entry.sha256)
+        except (UnavailableError, InterruptedRunError):
+            if not part.durable:
+                part.path.unlink(missing_ok=True)
+            raise
+        except BaseException:
+            part.path.unlink(missing_ok=True)
+            raise
+        part.path.unlink(missing_ok=True)
         run.budget.give_back()
         return entry
 
-    def _read(self, ref: Ref, listed: Listed, staged: Path, run: _Run) -> None:
+    def _read(self, listed: Listed, part: Arriving, run: _Run) -> None:
         entry = FileEntry(listed.path, "", listed.size, listed.executable)
-        with atomic.disk_errors(staged), staged.open("wb", buffering=0) as file:
+        if part.durable:
+            run.moved(part.durable)
+        with atomic.disk_errors(part.path), part.opened() as file:
             for attempt in range(ATTEMPTS):
                 try:
-                    self._continue(ref, entry, file, run)
+                    self._continue(entry, file, part, run)
                     return
                 except UnavailableError as error:
                     delay = error.retry_after + backoff(attempt, roll())
@@ -182,30 +190,25 @@ class Fetcher:
                         raise
                 run.wait(delay)
 
-    def _continue(self, ref: Ref, entry: FileEntry, file: FileIO, run: _Run) -> None:
+    def _continue(self, entry: FileEntry, file: FileIO, part: Arriving, run: _Run) -> None:
         """Read on from what has arrived, or from the beginning where the place can only give the whole."""
         arrived = file.tell() if entry.size >= 0 else 0
         try:
-            self._append(self.reader.read(ref, entry, arrived), file, arrived, run)
+            self._append(self.reader.read(part.ref, entry, arrived), file, arrived, part, run)
         except NoRangesError:
-            self._append(self.reader.read(ref, entry), file, 0, run)
+            part.forget_version()
+            self._append(self.reader.read(part.ref, entry), file, 0, part, run)
 
     @staticmethod
-    def _append(blocks: Blocks, file: FileIO, start: int, run: _Run) -> None:
-        file.seek(start)
-        file.truncate()
+    def _append(blocks: Blocks, file: FileIO, start: int, part: Arriving, run: _Run) -> None:
+        part.go_to(file, start)
         with contextlib.closing(blocks):
             for block in blocks:
                 rest = memoryview(block)
                 while rest:
                     rest = rest[file.write(rest) :]
+                part.note(file)
                 run.moved(len(block))
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left half read; call it while no other `lock` runs."""
-    for part in folder.glob("*.part"):
-        part.unlink(missing_ok=True)
 
 
 def _checked(listed: Listed, staged: Path) -> FileEntry:

@@ -11,7 +11,8 @@ from labsync.events import BytesMoved, Note, TransferEnded, TransferPlanned
 from labsync.lock import Lock, LockedArtifact, LockedFile, Unresolved, check_lock, inputs_digest
 from labsync.report import ErrorReport
 from labsync.snapshot import FileEntry, Snapshot
-from labsync.steps.fetched import Fetcher, drop_spare, sweep
+from labsync.steps.arriving import sweep
+from labsync.steps.fetched import Fetcher, drop_spare
 from labsync.steps.outcome import LockLine
 
 if TYPE_CHECKING:
