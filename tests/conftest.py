@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from tests.fakes.channel import Channel
 
 FOREIGN = ("AWS_", "HF_", "HUGGING", "LABSYNC_", "TRANSFORMERS_", "JUPYTER_")
 
@@ -32,3 +37,31 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return home
+
+
+RAM_DISK = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session")
+def fast_disk() -> Iterator[Path]:
+    """A folder on the RAM disk where there is one: environments are thousands of small files."""
+    parent = RAM_DISK if os.access(RAM_DISK, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="labsync-tests-", dir=parent))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def fast_path(fast_disk: Path) -> Iterator[Path]:
+    """A folder of one's own there, gone after the test."""
+    folder = Path(tempfile.mkdtemp(dir=fast_disk))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def channel(fast_disk: Path) -> Channel:
+    """The shared channel of conda packages; who damages it takes a copy."""
+    from tests.fakes.channel import make_channel
+
+    return make_channel(fast_disk / "channel")

@@ -52,6 +52,7 @@ DOORS = {
     "ruamel": ("manifest/", "env/"),
     "zstandard": ("mirrors/", "lock"),
     "jupyter_client": ("env/kernel",),
+    "rattler": ("env/rattler_worker",),
     "sqlite3": ("state", "database"),
     "torch": ("smoke/",),
 }

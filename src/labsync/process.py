@@ -45,12 +45,14 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     timeout: float | None = None,
+    keep: Sequence[int] = (),
 ) -> Completed:
     """Run a program in a process group of its own and return how it ended; never raises on failure.
 
     `env` is the whole environment, None means ours. Without `stdin` the child reads an empty one.
-    After `timeout` seconds the group gets SIGTERM, then SIGKILL. Raises NotFoundError when the program
-    does not exist.
+    After `timeout` seconds the group gets SIGTERM, then SIGKILL. `keep` are descriptors that the child
+    holds open as well: a lock on one of them lasts until both have ended. Raises NotFoundError when the
+    program does not exist.
     """
     with _naming(argv[0]):
         child = subprocess.Popen(
@@ -61,6 +63,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=tuple(keep),
         )
     with child:
         try:
@@ -78,9 +81,12 @@ class Servant:
     """A program that stays, and answers on stdout what it is told on stdin. One thread at a time.
 
     It ends when `end` is called, when this value is no longer used, and when we end, however that is.
+    `keep` is as in `run`.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], patience: float) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], patience: float, keep: Sequence[int] = ()
+    ) -> None:
         self._name = argv[0]
         self._patience = patience
         self._ahead = b""  # what came behind the last line
@@ -96,6 +102,7 @@ class Servant:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     start_new_session=True,
+                    pass_fds=tuple(keep),
                 )
             kept.pop_all()
         assert child.stdin is not None

@@ -16,7 +16,8 @@ from labsync import process
 from labsync.digest import sha256_file
 from labsync.env.base import EnvironmentRequest, Interpreter, Library
 from labsync.env.build import build_environment, environment_state
-from labsync.env.lock import EnvironmentLock, LockedPackage, current_platform, read_env_lock, write_env_lock
+from labsync.env.lock import EnvironmentLock, LockedPackage, current_platform, read_env_lock
+from labsync.env.lock_text import write_env_lock
 from labsync.env.record import damaged_files, dist_infos, site_packages
 from labsync.env.resolve import PackageIndexes, Target, lock_pip
 from labsync.env.spec import parse_spec
@@ -282,7 +283,11 @@ def test_uv_resolves_to_wheels_with_digests_and_the_lock_can_be_built(tmp_path: 
     lock = lock_pip(spec, Target(Interpreter.running().version), tmp_path / "home", indexes, offline=True)
     digest = hashlib.sha256(newest.read_bytes()).hexdigest()
     assert lock.packages == (LockedPackage("tiny", "1.5", newest.as_uri(), digest),)
-    assert (lock.python, lock.content_hash, lock.sources) == (MINOR, spec.content_hash, ("lab.yaml",))
+    assert (lock.python, lock.content_hash, lock.sources) == (
+        MINOR,
+        spec.content_hash("linux-64"),
+        ("lab.yaml",),
+    )
     path = tmp_path / "lab.lock.yaml"
     write_env_lock(path, lock)
     request = EnvironmentRequest(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from labsync.env.kernel import KernelRequest, kernel_name, kernel_state, kernels_dir, write_kernel
+from labsync.env.stamp import write_stamp
 from labsync.errors import EnvironmentFailedError, RefusedError
 
 
@@ -15,6 +16,8 @@ def request_(tmp_path: Path) -> KernelRequest:
     prefix = tmp_path / "envs" / "lab-000000000000"
     (prefix / "bin").mkdir(parents=True)
     (prefix / "bin" / "python").touch()
+    variables = {"PATH": f"{prefix}/bin:${{PATH}}", "VIRTUAL_ENV": str(prefix), "PRICE": "$$5"}
+    write_stamp(prefix, {}, (), variables)
     env = {"HOME": str(tmp_path), "HF_HOME": "/data/hf", "HF_HUB_OFFLINE": "1"}
     return KernelRequest("lab", prefix, "Python (lab)", env=env)
 
@@ -34,7 +37,12 @@ def test_the_kernel_points_into_the_versioned_prefix(request_: KernelRequest) ->
         "-f",
         "{connection_file}",
     ]
-    assert spec["env"] == {"PATH": f"{prefix}/bin:${{PATH}}", "VIRTUAL_ENV": prefix, "HF_HOME": "/data/hf"}
+    assert spec["env"] == {
+        "PATH": f"{prefix}/bin:${{PATH}}",
+        "VIRTUAL_ENV": prefix,
+        "PRICE": "$$5",
+        "HF_HOME": "/data/hf",
+    }
     assert spec["metadata"]["labsync"] == {"environment": "lab", "prefix": prefix}
     assert '"display_name": "Python (lab)"' in (request_.folder / "kernel.json").read_text()
 

@@ -11,11 +11,10 @@ from labsync.env.lock import (
     EnvironmentLock,
     LockedPackage,
     check_lock,
-    format_env_lock,
     parse_env_lock,
     read_env_lock,
-    write_env_lock,
 )
+from labsync.env.lock_text import format_env_lock, write_env_lock
 from labsync.env.spec import parse_spec
 from labsync.errors import InvalidError
 
@@ -161,7 +160,7 @@ def test_a_missing_lock_says_how_to_make_it(tmp_path: Path) -> None:
 
 def test_a_lock_is_stale_when_the_spec_changes() -> None:
     spec = parse_spec("dependencies: [python, {pip: [six]}]\n", "env.yaml")
-    lock = EnvironmentLock("linux-64", spec.content_hash, ())
+    lock = EnvironmentLock("linux-64", spec.content_hash("linux-64"), ())
     assert check_lock(spec, lock) is None
     changed = parse_spec("dependencies: [python, {pip: [six>=1]}]\n", "env.yaml")
     assert "`env.yaml` was changed" in str(check_lock(changed, lock))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import labsync
-from labsync.env.base import EnvironmentRequest, Library, manager_for
+from labsync.env.base import EnvironmentRequest, Library
 from labsync.env.build import build_environment, environment_state
 from labsync.env.library import copy_tree
 from labsync.env.lock import EnvironmentLock, LockedPackage
@@ -24,12 +24,13 @@ COMMIT = "dca509fe793f601edb92606367a655c15ac00fdf"
 SIX = LockedPackage("six", "1.16.0", "https://files.example/six-1.16.0-py3-none-any.whl", "a" * 64)
 
 
-def test_manager_conda_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(InvalidError, match="manager `conda`") as caught:
-        build_environment(EnvironmentRequest("lab", manager="conda", home=tmp_path / "home"), ignore)
-    assert "manager: venv" in caught.value.hint
-    assert not (tmp_path / "home").exists()
-    assert manager_for("venv").variable == "VIRTUAL_ENV"
+def test_manager_conda_without_a_lock_of_its_packages_says_so(tmp_path: Path) -> None:
+    request = EnvironmentRequest(
+        "lab", manager="conda", home=tmp_path / "home", conda_envs=tmp_path / "conda", offline=True
+    )
+    with pytest.raises(InvalidError, match="no packages of conda") as caught:
+        build_environment(request, ignore)
+    assert "labsync env lock" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["base", "default", "studiolab", "studiolab-safemode", "../x", "Upper", ""])

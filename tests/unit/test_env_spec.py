@@ -69,7 +69,7 @@ def test_bad_specs_say_what_is_wrong(text: str, fragment: str) -> None:
 
 def test_the_content_hash_follows_what_decides_the_lock_and_nothing_else() -> None:
     def of(text: str) -> str:
-        return parse_spec(text, "env.yaml").content_hash
+        return parse_spec(text, "env.yaml").content_hash("linux-64")
 
     base = "name: a\ndependencies: [python=3.11, {pip: [six, numpy>=1]}]\n"
     assert of(base) == of(

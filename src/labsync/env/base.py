@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from labsync.errors import InvalidError
 from labsync.settings import home_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from labsync.env.lock import EnvironmentLock
     from labsync.env.tools import Tools
     from labsync.manifest.model import Manager as ManagerName
@@ -68,7 +69,8 @@ class Library:
 class EnvironmentRequest:
     """Everything that decides an environment; `imports` are the modules that must import in it.
 
-    `lock` is None only where nothing is added to what `inherit` makes visible.
+    `lock` is None only where nothing is added to what `inherit` makes visible. `conda_envs` is where
+    conda looks for environments by name; only an environment of manager conda is shown there.
     """
 
     name: str
@@ -78,6 +80,7 @@ class EnvironmentRequest:
     libraries: tuple[Library, ...] = ()
     imports: tuple[str, ...] = ()
     home: Path = field(default_factory=lambda: home_dir(os.environ))
+    conda_envs: Path = field(default_factory=lambda: conda_envs_dir(os.environ))
     offline: bool = False
     python: Interpreter = field(default_factory=Interpreter.running)
 
@@ -87,12 +90,13 @@ class EnvironmentRequest:
         return self.home / "envs"
 
 
+def conda_envs_dir(env: Mapping[str, str]) -> Path:
+    """Return the user's own folder of conda environments."""
+    return Path(env.get("HOME") or "~").expanduser() / ".conda" / "envs"
+
+
 class Manager(Protocol):
     """Makes environments of one kind; the frame around it (`labsync.env.build`) is the same for all."""
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that names the prefix to programs in it."""
 
     def create(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
         """Make the environment at its final path `prefix`, with every locked package and nothing else.
@@ -102,14 +106,16 @@ class Manager(Protocol):
         that this manager cannot install; what lies at `prefix` then is removed by the caller.
         """
 
+    def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:
+        """Return what programs find set in the environment, asked once when it is whole.
+
+        `${PATH}` stands for the path as it is without the environment, `$$` for a `$`.
+        """
+
 
 def manager_for(name: ManagerName) -> Manager:
-    """Return the manager of this name; InvalidError (3) for one that this version does not have."""
+    """Return the manager of this name."""
+    from labsync.env.conda import CondaManager
     from labsync.env.venv import VenvManager
 
-    if name == "venv":
-        return VenvManager()
-    raise InvalidError(
-        f"the environment's manager `{name}` is not available in this version of labsync",
-        hint="write `manager: venv` under `environment:` in the manifest",
-    )
+    return CondaManager() if name == "conda" else VenvManager()

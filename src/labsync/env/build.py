@@ -18,15 +18,27 @@ from labsync.env.base import manager_for
 from labsync.env.checks import check_imports, repair_torchvision
 from labsync.env.library import install_libraries
 from labsync.env.package import build_wheel
-from labsync.env.stamp import DIGITS, STAMP, hash_of, imported, inputs_of, is_intact, prefix_of, write_stamp
-from labsync.env.switch import build_lock, check_name, current, switch
+from labsync.env.stamp import (
+    DIGITS,
+    STAMP,
+    hash_of,
+    imported,
+    inputs_of,
+    is_intact,
+    prefix_of,
+    variables_of,
+    write_stamp,
+)
+from labsync.env.switch import build_lock, check_name, check_shown, current, show, switch
 from labsync.env.tools import Tools
 from labsync.errors import LabsyncError
 from labsync.events import Note, StageStarted
 from labsync.report import Built
 
 if TYPE_CHECKING:
-    from labsync.env.base import EnvironmentRequest, Manager
+    from collections.abc import Mapping
+
+    from labsync.env.base import EnvironmentRequest
     from labsync.events import Observer
 
 
@@ -40,25 +52,28 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
     build, RefusedError (12) for a name that is not labsync's.
     """
     check_name(request.name)
-    manager = manager_for(request.manager)
     inputs = inputs_of(request)
     prefix = prefix_of(request, digest := hash_of(inputs))
     now = current(request.envs_dir, request.name)
+    _check_shown(request)
     if now == prefix and is_intact(prefix, digest) and imported(prefix).issuperset(request.imports):
+        _show(request)
         return Built(request.name, str(prefix), "reused")
-    with build_lock(request.envs_dir, request.name, observer):
+    with build_lock(request.envs_dir, request.name, observer) as held:
+        tools = _tools(request, prefix, observer, held)
         state = "reused"
         if not is_intact(prefix, digest):
             observer(StageStarted("environment", f"building {prefix.name}"))
             _sweep(request, prefix, observer)
-            _build(request, manager, prefix)
+            variables = _build(request, prefix, tools)
             _sync(prefix)
-            write_stamp(prefix, inputs, request.imports)
+            write_stamp(prefix, inputs, request.imports, variables)
             state = "built"
         elif not (seen := imported(prefix)).issuperset(request.imports):
-            check_imports(prefix, request.imports, _tools(request, prefix))
-            write_stamp(prefix, inputs, seen.union(request.imports))
+            check_imports(prefix, request.imports, tools)
+            write_stamp(prefix, inputs, seen.union(request.imports), variables_of(prefix))
         switch(request.envs_dir, request.name, prefix)
+        _show(request)
     return Built(request.name, str(prefix), state)
 
 
@@ -69,6 +84,7 @@ def environment_state(request: EnvironmentRequest) -> Built:
     (12) as `build_environment` does.
     """
     check_name(request.name)
+    _check_shown(request)
     digest = hash_of(inputs_of(request))
     wanted = prefix_of(request, digest)
     now = current(request.envs_dir, request.name)
@@ -88,9 +104,9 @@ def _sweep(request: EnvironmentRequest, prefix: Path, observer: Observer) -> Non
             _remove(folder)
 
 
-def _build(request: EnvironmentRequest, manager: Manager, prefix: Path) -> None:
-    tools = _tools(request, prefix)
+def _build(request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:
     tools.log.unlink(missing_ok=True)
+    manager = manager_for(request.manager)
     try:
         with atomic.disk_errors(prefix):
             manager.create(request, prefix, tools)
@@ -98,14 +114,27 @@ def _build(request: EnvironmentRequest, manager: Manager, prefix: Path) -> None:
             _install_labsync(prefix, tools)
             repair_torchvision(prefix, tools)
             check_imports(prefix, request.imports, tools)
+            variables = manager.variables(request, prefix, tools)
     except LabsyncError:
         _remove(prefix)  # a half-made environment of several GB must not fill a small disk; the log stays
         raise
     tools.log.unlink(missing_ok=True)
+    return variables
 
 
-def _tools(request: EnvironmentRequest, prefix: Path) -> Tools:
-    return Tools(request.home, prefix.with_name(f"{prefix.name}.log"), request.offline)
+def _tools(request: EnvironmentRequest, prefix: Path, observer: Observer, held: int) -> Tools:
+    log = prefix.with_name(f"{prefix.name}.log")
+    return Tools(request.home, log, request.offline, (held,), observer)
+
+
+def _check_shown(request: EnvironmentRequest) -> None:
+    if request.manager == "conda":
+        check_shown(request.conda_envs / request.name, request.envs_dir / request.name)
+
+
+def _show(request: EnvironmentRequest) -> None:
+    if request.manager == "conda":
+        show(request.conda_envs / request.name, request.envs_dir / request.name)
 
 
 def _install_labsync(prefix: Path, tools: Tools) -> None:

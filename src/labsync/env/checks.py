@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labsync.env.tools import Tools
+    from labsync.process import Completed
 
 TORCHVISION = "labsync-torchvision.pth"
 _LIMIT = 900.0
@@ -84,6 +85,11 @@ def check_imports(prefix: Path, imports: Sequence[str], tools: Tools) -> None:
 
 def _ask(prefix: Path, tools: Tools, code: str, doing: str, *arguments: str) -> object:
     done = tools.run([str(prefix / "bin" / "python"), "-I", "-c", code, *arguments], doing, timeout=_LIMIT)
+    return answer_of(done, tools, doing)
+
+
+def answer_of(done: Completed, tools: Tools, doing: str) -> object:
+    """Return the value that a program wrote behind `labsync-answer:`, whatever else it printed."""
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     answers = [line.removeprefix(_ANSWER) for line in lines if line.startswith(_ANSWER)]
     if not answers:

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from labsync import atomic
-from labsync.env.base import manager_for
+from labsync.env.stamp import variables_of
 from labsync.errors import EnvironmentFailedError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from labsync.manifest.model import Manager as ManagerName
 
 KernelState = Literal["missing", "stale", "ok", "foreign"]
 SPEC = "kernel.json"
@@ -34,13 +32,14 @@ _CARRIED = ("HF_HOME", "HF_HUB_CACHE")
 class KernelRequest:
     """A kernel for the environment at `prefix`, a versioned one; `env` is where `HF_HOME` is read.
 
+    Programs in the kernel find set what the environment's own stamp says.
+
     `offline` makes Hugging Face's libraries stay off the network in every notebook.
     """
 
     name: str
     prefix: Path
     display_name: str = ""
-    manager: ManagerName = "venv"
     offline: bool = False
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -96,8 +95,7 @@ def refuse_foreign(request: KernelRequest) -> None:
 def kernel_json(request: KernelRequest) -> bytes:
     """Return the bytes of the kernel's `kernel.json`."""
     prefix = str(request.prefix)
-    variable = manager_for(request.manager).variable
-    env = {"PATH": f"{prefix}/bin:${{PATH}}", variable: prefix}
+    env = dict(variables_of(request.prefix)) or {"PATH": f"{prefix}/bin:${{PATH}}"}
     env |= {name: request.env[name] for name in _CARRIED if request.env.get(name)}
     if request.offline:
         env["HF_HUB_OFFLINE"] = "1"

@@ -3,10 +3,10 @@
 version: 1
 metadata:
   content_hash: {linux-64: <digest of the spec>}
-  channels: []
+  channels: [{url: conda-forge, used_env_vars: []}]
   platforms: [linux-64]
   sources: [mlgpu.yaml]
-  custom_metadata: {python: '3.11'}
+  custom_metadata: {python: '3.11', __glibc: '2.28', six-1.16.0-py2.py3-none-any.whl: '11053'}
 package:
 - name: six
   version: '1.16.0'
@@ -17,24 +17,26 @@ package:
   hash: {sha256: <64 hex digits>}
   category: main
   optional: false
+
+In `custom_metadata` are the Python it is for, the virtual packages of the machine it is for, and the size of
+each file, for which the format has no place of its own.
 """
 
 from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from labsync import atomic
 from labsync.digest import is_sha256
 from labsync.errors import InvalidError
 from labsync.manifest.document import Issues, Mapping, Scalar, Sequence, read_document
 from labsync.manifest.schema import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from labsync.env.spec import EnvironmentFile
@@ -51,15 +53,14 @@ _PACKAGE = (
     "name", "version", "manager", "platform", "dependencies", "url", "hash", "source", "build",
     "category", "categories", "optional",
 )  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NAME = re.compile(r"_?[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # conda has names such as `_libgcc_mutex`
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _VERSION = re.compile(r"[A-Za-z0-9._!+-]+")
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:+@%=~-]*")
-_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}  # what YAML 1.1 makes of them
 
 
 @dataclass(frozen=True, slots=True)
 class LockedPackage:
-    """One package: exactly which file, where it lies, and its digest."""
+    """One package: exactly which file, where it lies, its digest, and its size where it is known (else 0)."""
 
     name: str
     version: str
@@ -67,17 +68,33 @@ class LockedPackage:
     sha256: str
     manager: PackageManager = "pip"
     dependencies: tuple[tuple[str, str], ...] = ()
+    md5: str = ""
+    size: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file."""
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentLock:
-    """The packages for one platform, by name; `python` is the version they are for, if it is known."""
+    """The packages for one platform, by name; `python` is the version they are for, if it is known.
+
+    `target` are the virtual packages of the machine that they were chosen for, such as `__cuda`.
+    """
 
     platform: str
     content_hash: str
     packages: tuple[LockedPackage, ...]
     python: str = ""
     sources: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    target: tuple[tuple[str, str], ...] = ()
+
+    def of(self, manager: PackageManager) -> tuple[LockedPackage, ...]:
+        """Return the packages that this manager installs."""
+        return tuple(package for package in self.packages if package.manager == manager)
 
 
 def current_platform() -> str:
@@ -98,7 +115,7 @@ def normal_name(name: str) -> str:
 
 def check_lock(spec: EnvironmentFile, lock: EnvironmentLock) -> str | None:
     """Return why the lock is stale, None when it belongs to the spec as it is now."""
-    if lock.content_hash == spec.content_hash:
+    if lock.content_hash == spec.content_hash(lock.platform):
         return None
     return f"`{spec.path}` was changed since the environment was locked"
 
@@ -148,29 +165,45 @@ def _read(top: Section, target: str) -> EnvironmentLock:
         top.report("version", f"must be {VERSION}: another version is not understood by this labsync")
         return EnvironmentLock(target, "", ())
     top.check_keys(_TOP)
-    content_hash = python = ""
-    sources: tuple[str, ...] = ()
+    lock = EnvironmentLock(target, "", ())
+    sizes: dict[str, str] = {}
     if metadata := top.section("metadata"):
         metadata.check_keys(_METADATA)
-        sources = metadata.texts("sources")
-        content_hash = _entry(metadata, "content_hash", target)
-        python = _entry(metadata, "custom_metadata", "python")
         if target not in metadata.texts("platforms"):
             metadata.report("platforms", f"this machine's platform `{target}` is not locked")
+        sizes = _entries(metadata, "custom_metadata")
+        lock = replace(
+            lock,
+            content_hash=_entries(metadata, "content_hash").get(target, ""),
+            sources=metadata.texts("sources"),
+            channels=tuple(_channels(metadata)),
+            python=sizes.pop("python", ""),
+            target=tuple((name, sizes.pop(name)) for name in [*sizes] if name.startswith("__")),
+        )
     rows = top.find("package")
     if not isinstance(rows, Sequence):
         top.report("package", "must be a list")
-        return EnvironmentLock(target, content_hash, ())
-    packages = tuple(_packages(rows, target, top.issues))
-    return EnvironmentLock(target, content_hash, packages, python, sources)
+        return lock
+    return replace(lock, packages=tuple(_packages(rows, target, sizes, top.issues)))
 
 
-def _entry(section: Section, key: str, name: str) -> str:
-    inner = section.section(key) if section.find(key) else None
-    return inner.text(name) if inner else ""
+def _entries(section: Section, key: str) -> dict[str, str]:
+    node = section.find(key)
+    if not isinstance(node, Mapping):
+        return {}
+    return {pair.key: pair.value.text for pair in node.pairs if isinstance(pair.value, Scalar)}
 
 
-def _packages(rows: Sequence, target: str, issues: Issues) -> Iterator[LockedPackage]:
+def _channels(metadata: Section) -> Iterator[str]:
+    node = metadata.find("channels")
+    for item in node.items if isinstance(node, Sequence) else ():
+        if isinstance(item, Mapping):
+            yield Section(item, "metadata.channels", metadata.issues).text("url")
+        elif isinstance(item, Scalar):
+            yield item.text
+
+
+def _packages(rows: Sequence, target: str, sizes: dict[str, str], issues: Issues) -> Iterator[LockedPackage]:
     seen: set[tuple[str, str]] = set()
     for number, row in enumerate(rows.items):
         where = f"package[{number}]"
@@ -182,10 +215,13 @@ def _packages(rows: Sequence, target: str, issues: Issues) -> Iterator[LockedPac
         package = _package(section)
         if package is None or section.text("platform") != target or not _is_main(section):
             continue
-        if (key := (package.manager, normal_name(package.name))) in seen:
+        # conda has packages whose names only differ in `-` and `_`
+        name = normal_name(package.name) if package.manager == "pip" else package.name
+        if (key := (package.manager, name)) in seen:
             section.report("name", f"`{package.name}` is locked twice")
         seen.add(key)
-        yield package
+        size = sizes.get(package.file_name, "")
+        yield replace(package, size=int(size) if size.isascii() and size.isdigit() else 0)
 
 
 def _package(row: Section) -> LockedPackage | None:
@@ -203,9 +239,14 @@ def _package(row: Section) -> LockedPackage | None:
         row.report("url", problem)
     if not row.text("platform"):
         row.report("platform", "is missing")
+    md5 = hashes.text("md5") if hashes and hashes.find("md5") else ""
+    if manager == "conda" and not _MD5.fullmatch(md5):
+        row.report("hash", "a package of conda needs an `md5` too, as conda-lock has it")
     if len(row.issues.found) > before:
         return None
-    return LockedPackage(name, version, url, sha256, manager, _dependencies(row))
+    return LockedPackage(
+        name, version, url, sha256, manager, tuple(_entries(row, "dependencies").items()), md5
+    )
 
 
 def _url_problem(url: str, manager: str) -> str | None:
@@ -214,71 +255,11 @@ def _url_problem(url: str, manager: str) -> str | None:
         return f"`{url}` is not a URL of a file"
     if manager == "pip" and not parts.path.endswith(".whl"):
         return "is not a wheel: building it would run its code, and its result has no digest"
+    if manager == "conda" and not parts.path.endswith((".conda", ".tar.bz2")):
+        return "is not a package of conda"
     return None
-
-
-def _dependencies(row: Section) -> tuple[tuple[str, str], ...]:
-    node = row.find("dependencies")
-    if not isinstance(node, Mapping):
-        return ()
-    return tuple((pair.key, pair.value.text if isinstance(pair.value, Scalar) else "") for pair in node.pairs)
 
 
 def _is_main(row: Section) -> bool:
     named = (*row.texts("categories"), row.text("category") if row.find("category") else "")
     return "main" in named or not any(named)
-
-
-def write_env_lock(path: Path, lock: EnvironmentLock) -> None:
-    """Write the lock in conda-lock's shape; the same lock gives the same bytes."""
-    atomic.write_bytes(path, format_env_lock(lock).encode())
-
-
-def format_env_lock(lock: EnvironmentLock) -> str:
-    """Return the lock as the text of its file."""
-    lines = [
-        "# Made by `labsync env lock`, in the format of conda-lock.",
-        f"version: {VERSION}",
-        "metadata:",
-        "  content_hash:",
-        f"    {lock.platform}: {_quote(lock.content_hash)}",
-        "  channels: []",
-        "  platforms:",
-        f"  - {lock.platform}",
-        *_list("  sources", lock.sources),
-        *_map("  custom_metadata", [("python", lock.python)] if lock.python else []),
-        "package:" if lock.packages else "package: []",
-    ]
-    for package in sorted(lock.packages, key=lambda one: (one.manager, normal_name(one.name))):
-        lines += _row(package, lock.platform)
-    return "\n".join(lines) + "\n"
-
-
-def _row(package: LockedPackage, target: str) -> list[str]:
-    return [
-        f"- name: {_quote(package.name)}",
-        f"  version: {_quote(package.version)}",
-        f"  manager: {package.manager}",
-        f"  platform: {target}",
-        *_map("  dependencies", package.dependencies),
-        f"  url: {_quote(package.url)}",
-        "  hash:",
-        f"    sha256: {_quote(package.sha256)}",
-        "  category: main",
-        "  optional: false",
-    ]
-
-
-def _map(key: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    lines = [f"    {_quote(name)}: {_quote(value)}" for name, value in pairs]
-    return [f"{key}:", *lines] if lines else [f"{key}: {{}}"]
-
-
-def _list(key: str, items: Iterable[str]) -> list[str]:
-    lines = [f"  - {_quote(item)}" for item in items]
-    return [f"{key}:", *lines] if lines else [f"{key}: []"]
-
-
-def _quote(text: str) -> str:
-    plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not text.endswith(":")
-    return text if plain else "'" + text.replace("'", "''") + "'"

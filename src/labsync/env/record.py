@@ -22,7 +22,9 @@ _DIRECT_URL = "direct_url.json"  # https://packaging.python.org/en/latest/specif
 
 def site_packages(prefix: Path) -> Path:
     """Return the prefix's own site-packages."""
-    return next(iter(sorted(prefix.glob("lib/python*/site-packages"))), prefix / "lib" / "site-packages")
+    # conda's Python has `lib/python3.1` as a link to the real folder
+    real = (path for path in sorted(prefix.glob("lib/python*")) if not path.is_symlink())
+    return next((path / "site-packages" for path in real), prefix / "lib" / "site-packages")
 
 
 def dist_infos(prefix: Path) -> Mapping[str, Path]:

@@ -17,7 +17,7 @@ from labsync.errors import EnvironmentFailedError, InvalidError
 from labsync.secrets import find_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from packaging.tags import Tag
 
@@ -64,11 +64,14 @@ class PackageIndexes:
         ]
 
 
+PYPI = PackageIndexes()
+
+
 def lock_pip(
     spec: EnvironmentFile,
     target: Target,
     home: Path,
-    indexes: PackageIndexes = PackageIndexes(),
+    indexes: PackageIndexes = PYPI,
     *,
     offline: bool = False,
 ) -> EnvironmentLock:
@@ -84,33 +87,52 @@ def lock_pip(
             path=spec.path,
             hint="change the spec's `python`, or run labsync with that Python",
         )
+    rows = resolve_pip(spec, target, Tools(home, home / "env-lock.log", offline), indexes)
+    platform = target.platform or current_platform()
+    minor = ".".join(target.python.split(".")[:2])
+    return EnvironmentLock(platform, spec.content_hash(platform), rows, minor, (Path(spec.path).name,))
+
+
+def resolve_pip(
+    spec: EnvironmentFile,
+    target: Target,
+    tools: Tools,
+    indexes: PackageIndexes = PYPI,
+    *,
+    constraints: Sequence[str] = (),
+) -> tuple[LockedPackage, ...]:
+    """Return the wheels for the spec's requirements of pip on the target.
+
+    `constraints` must hold besides. Raises as `lock_pip`.
+    """
+    if not spec.requirements:
+        return ()
     machine = target.machine
     minor = ".".join(target.python.split(".")[:2])
     all_indexes = PackageIndexes((*spec.indexes, *indexes.extra), indexes.find_links, indexes.no_index)
-    tools = Tools(home, home / "env-lock.log", offline)
-    rows: tuple[LockedPackage, ...] = ()
-    if spec.requirements:
-        resolved = _compile(
-            spec, f"{machine}-manylinux_{target.glibc.replace('.', '_')}", minor, all_indexes, tools
-        )
-        tags = _wheel_tags(minor, machine, target.glibc)
-        rows = tuple(_locked(package, tags, spec) for package in _tables(resolved, "packages"))
-    source = Path(spec.path).name
-    return EnvironmentLock(target.platform or current_platform(), spec.content_hash, rows, minor, (source,))
+    tag = f"{machine}-manylinux_{target.glibc.replace('.', '_')}"
+    options = [
+        "--python-version", minor, "--python-platform", tag, "--python", sys.executable,
+        *all_indexes.arguments(),
+    ]  # fmt: skip
+    resolved = _compile(spec, options, tools, constraints)
+    tags = _wheel_tags(minor, machine, target.glibc)
+    return tuple(_locked(package, tags, spec) for package in _tables(resolved, "packages"))
 
 
 def _compile(
-    spec: EnvironmentFile, platform_tag: str, minor: str, indexes: PackageIndexes, tools: Tools
+    spec: EnvironmentFile, options: Sequence[str], tools: Tools, constraints: Sequence[str]
 ) -> Mapping[str, object]:
     tools.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="labsync-lock-") as work:
-        asked, answer = Path(work) / "requirements.in", Path(work) / "pylock.toml"
+        asked, bounds = Path(work) / "requirements.in", Path(work) / "constraints.txt"
+        answer = Path(work) / "pylock.toml"
         asked.write_text("".join(f"{line}\n" for line in spec.requirements), "utf-8")
+        bounds.write_text("".join(f"{line}\n" for line in constraints), "utf-8")
         tools.uv(
             [
-                "pip", "compile", str(asked), "--output-file", str(answer), "--python-version", minor,
-                "--python-platform", platform_tag, "--only-binary", ":all:", "--no-header", "--quiet",
-                "--python", sys.executable, *indexes.arguments(),
+                "pip", "compile", str(asked), "--constraint", str(bounds), "--output-file", str(answer),
+                "--only-binary", ":all:", "--no-header", "--quiet", *options,
             ],
             f"resolve the requirements of `{spec.path}`",
         )  # fmt: skip
@@ -135,17 +157,17 @@ def _locked(package: Mapping[str, object], tags: Mapping[Tag, int], spec: Enviro
             f"`{name}` {version} has no wheel for the target of `{spec.path}`",
             hint="ask for a version with wheels, or put it under `libraries:` when it lies in git",
         )
-    _, url, sha256 = best
+    _, url, sha256, size = best
     if find_secrets(url):
         raise InvalidError(
             f"the URL of `{name}` holds a password or token, and the lock is kept in git",
             hint="use an index that needs none, or give its credentials in `~/.netrc`",
         )
     dependencies = tuple((str(one["name"]), "") for one in _tables(package, "dependencies") if "name" in one)
-    return LockedPackage(name, version, url, sha256, "pip", dependencies)
+    return LockedPackage(name, version, url, sha256, "pip", dependencies, size=size)
 
 
-def _choice(wheel: Mapping[str, object], tags: Mapping[Tag, int]) -> tuple[int, str, str] | None:
+def _choice(wheel: Mapping[str, object], tags: Mapping[Tag, int]) -> tuple[int, str, str, int] | None:
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     url = str(wheel.get("url") or Path(str(wheel.get("path", ""))).absolute().as_uri())
@@ -156,15 +178,17 @@ def _choice(wheel: Mapping[str, object], tags: Mapping[Tag, int]) -> tuple[int, 
     ranks = [tags[tag] for tag in offered if tag in tags]
     if not ranks:
         return None
+    told = wheel.get("size")
+    size = told if isinstance(told, int) else 0
     hashes = wheel.get("hashes")
     sha256 = str(hashes.get("sha256", "")) if isinstance(hashes, dict) else ""
     if not sha256 and url.startswith("file:"):  # a folder of wheels has no index that tells digests
-        sha256, _ = sha256_file(Path(unquote(urlsplit(url).path)))
+        sha256, size = sha256_file(Path(unquote(urlsplit(url).path)))
     if not sha256:
         raise EnvironmentFailedError(
             f"the package index tells no SHA-256 of `{url}`", hint="use an index that does, as PyPI"
         )
-    return min(ranks), url, sha256
+    return min(ranks), url, sha256, size
 
 
 def _tables(table: Mapping[str, object], key: str) -> Iterable[Mapping[str, object]]:

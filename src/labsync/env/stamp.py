@@ -3,7 +3,7 @@
 `<prefix>/labsync-stamp.json`, written last:
 
     {"version": 1, "hash": <64 hex>, "inputs": {…}, "imports": [modules that were imported in it],
-     "files": [paths that must be there]}
+     "variables": {what programs in it find set}, "files": [paths that must be there]}
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def inputs_of(request: EnvironmentRequest) -> Mapping[str, object]:
         "packages": sorted([one.manager, one.name, one.version, one.url, one.sha256] for one in packages),
         "libraries": sorted([one.name, one.origin, one.commit] for one in request.libraries),
         "labsync": [labsync.__version__, package_digest()],
-        "python": [str(python.executable), os.path.realpath(python.executable), python.version],
+        "python": None
+        if request.manager == "conda"
+        else [str(python.executable), os.path.realpath(python.executable), python.version],
         "inherit": inherited if request.inherit else None,
     }
 
@@ -57,16 +59,23 @@ def prefix_of(request: EnvironmentRequest, digest: str) -> Path:
     return request.envs_dir / f"{request.name}-{digest[:DIGITS]}"
 
 
-def write_stamp(prefix: Path, inputs: Mapping[str, object], imports: Iterable[str]) -> None:
-    """Say that the build came to its end and that these modules import; the rest is durable by then."""
+def write_stamp(
+    prefix: Path, inputs: Mapping[str, object], imports: Iterable[str], variables: Mapping[str, str]
+) -> None:
+    """Say that the build came to its end and that these modules import; the rest is durable by then.
+
+    `variables` are what programs in the environment find set.
+    """
     site = site_packages(prefix)
     files = [prefix / "bin" / "python", prefix / "pyvenv.cfg", *sorted(site.glob("*.pth"))]
     files += sorted(site.glob("*.dist-info/RECORD"))
+    files += sorted((prefix / "conda-meta").glob("*.json"))
     stamp = {
         "version": VERSION,
         "hash": hash_of(inputs),
         "inputs": inputs,
         "imports": sorted(imports),
+        "variables": dict(variables),
         "files": [path.relative_to(prefix).as_posix() for path in files if path.exists()],
     }
     atomic.write_bytes(prefix / STAMP, json.dumps(stamp, indent=1, sort_keys=True).encode())
@@ -87,6 +96,12 @@ def imported(prefix: Path) -> frozenset[str]:
     """Return the modules that have been seen to import in the environment."""
     names = _read(prefix).get("imports")
     return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+
+def variables_of(prefix: Path) -> Mapping[str, str]:
+    """Return what programs in the environment find set; empty where it was not built to the end."""
+    found = _read(prefix).get("variables")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _read(prefix: Path) -> Mapping[str, object]:

@@ -64,9 +64,33 @@ def switch(envs: Path, name: str, prefix: Path) -> None:
         atomic.rename(staged, envs / name)
 
 
+def check_shown(shown: Path, link: Path) -> None:
+    """Raise RefusedError (12) when something stands at `shown` that is not our link to `link`."""
+    try:
+        target = os.readlink(shown)
+    except FileNotFoundError:
+        return
+    except OSError as error:  # EINVAL: not a link
+        raise _foreign(shown, "is an environment that labsync did not make") from error
+    if target != str(link):
+        raise _foreign(shown, f"is a link to `{target}`, which labsync did not make")
+
+
+def show(shown: Path, link: Path) -> None:
+    """Let conda find the environment by its name: by a link to our link, which is made only once."""
+    check_shown(shown, link)
+    with atomic.disk_errors(shown):
+        atomic.make_dirs(shown.parent)
+        with contextlib.suppress(FileExistsError):
+            shown.symlink_to(link)
+
+
 @contextlib.contextmanager
-def build_lock(envs: Path, name: str, observer: Observer) -> Iterator[None]:
-    """Let one labsync at a time build environments of this name; others wait for it."""
+def build_lock(envs: Path, name: str, observer: Observer) -> Iterator[int]:
+    """Let one labsync at a time build environments of this name; others wait for it.
+
+    The descriptor that is given holds the lock: a program that inherits it holds it on when we are killed.
+    """
     path = envs / f".{name}.lock"
     with atomic.disk_errors(path):
         atomic.make_dirs(envs)
@@ -77,7 +101,7 @@ def build_lock(envs: Path, name: str, observer: Observer) -> Iterator[None]:
         except BlockingIOError:
             observer(Note(f"another labsync builds the environment `{name}`; waiting for it"))
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

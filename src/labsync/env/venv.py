@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from labsync import atomic
-from labsync.env.lock import normal_name
-from labsync.env.record import damaged_files, dist_infos, site_packages
+from labsync.env.pip import install_wheels
+from labsync.env.record import site_packages
 from labsync.errors import InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from labsync.env.base import EnvironmentRequest
@@ -23,8 +23,6 @@ INHERIT = "_labsync_inherit.pth"
 
 class VenvManager:
     """Makes a virtual environment; with `inherit` it also sees the packages of the running Python."""
-
-    variable = "VIRTUAL_ENV"
 
     def create(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
         """Make the environment and install the locked wheels, each checked against its digest."""
@@ -40,7 +38,11 @@ class VenvManager:
         if request.inherit:
             _inherit(prefix, request.python.site_packages)
         if packages:
-            _install(packages, prefix, tools)
+            install_wheels(packages, prefix, tools)
+
+    def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:  # noqa: ARG002
+        """Return what `activate` of a virtual environment sets."""
+        return {"PATH": f"{prefix}/bin:${{PATH}}", "VIRTUAL_ENV": str(prefix)}
 
 
 def _check(request: EnvironmentRequest, packages: Sequence[LockedPackage]) -> None:
@@ -63,25 +65,3 @@ def _inherit(prefix: Path, folders: Sequence[str]) -> None:
     # the environment's own packages win.
     lines = [f"import site; site.addsitedir({json.dumps(folder)})\n" for folder in folders]
     atomic.write_bytes(site_packages(prefix) / INHERIT, "".join(lines).encode())
-
-
-def _install(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
-    requirements = prefix / "labsync-requirements.txt"
-    lines = [f"{one.name} @ {one.url} --hash=sha256:{one.sha256}\n" for one in packages]
-    atomic.write_bytes(requirements, "".join(lines).encode())
-    install = [
-        "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
-        "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements),
-    ]  # fmt: skip
-    tools.uv(install, "install the locked packages")
-    if _damaged(packages, prefix):
-        # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
-        tools.uv([*install, "--reinstall", "--no-cache"], "install the locked packages again")
-    if damaged := _damaged(packages, prefix):
-        raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
-
-
-def _damaged(packages: Sequence[LockedPackage], prefix: Path) -> list[str]:
-    installed = dist_infos(prefix)
-    names = [normal_name(package.name) for package in packages]
-    return [name for name in names if name not in installed or any(damaged_files(installed[name]))]

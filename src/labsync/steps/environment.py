@@ -6,6 +6,7 @@ What builds them is imported where it is used, so that `status` starts without i
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest, Library
     from labsync.env.kernel import KernelRequest
     from labsync.env.lock import EnvironmentLock
+    from labsync.env.spec import EnvironmentFile
     from labsync.manifest.model import Artifact, EnvironmentSpec
     from labsync.steps.lab import Lab
 
@@ -69,7 +71,7 @@ def environment_finding(lab: Lab) -> Built:
 
 def environment_request(lab: Lab) -> EnvironmentRequest:
     """Return everything that decides the environment."""
-    from labsync.env.base import EnvironmentRequest
+    from labsync.env.base import EnvironmentRequest, conda_envs_dir
 
     spec = wanted_environment(lab)
     return EnvironmentRequest(
@@ -80,6 +82,7 @@ def environment_request(lab: Lab) -> EnvironmentRequest:
         libraries=tuple(_library(lab, a) for a in lab.manifest.artifacts if a.install),
         imports=smoke_imports(lab),
         home=home_dir(lab.options.env),
+        conda_envs=conda_envs_dir(lab.options.env),
         offline=lab.options.offline,
     )
 
@@ -92,13 +95,12 @@ def smoke_imports(lab: Lab) -> tuple[str, ...]:
 
 def _lock(lab: Lab, spec: EnvironmentSpec) -> EnvironmentLock | None:
     from labsync.env.lock import check_lock, read_env_lock
-    from labsync.env.spec import read_spec
 
     if not spec.spec and not spec.lock:
         return None
     lock = read_env_lock(lab.manifest.root / spec.lock)
     if spec.spec:
-        why = check_lock(read_spec(lab.manifest.root / spec.spec), lock)
+        why = check_lock(spec_file(lab, spec), lock)
         if why:
             raise InvalidError(why, path=spec.lock, hint="`labsync env lock` brings it up to date")
     return lock
@@ -125,12 +127,19 @@ def _library(lab: Lab, artifact: Artifact) -> Library:
     )
 
 
+def spec_file(lab: Lab, spec: EnvironmentSpec) -> EnvironmentFile:
+    """Return the environment's spec as its manager reads it, for the machine that the manifest declares."""
+    from labsync.env.spec import read_spec
+
+    found = read_spec(lab.manifest.root / spec.spec, spec.manager)
+    target = {f"__{name.lstrip('_')}": version for name, version in spec.target}
+    return replace(found, target=tuple((dict(found.target) | target).items()))
+
+
 def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
     """Write the environment's lock, or with `check` only say whether it fits the spec."""
-    from labsync.env.base import Interpreter
-    from labsync.env.lock import check_lock, read_env_lock, write_env_lock
-    from labsync.env.resolve import Target, lock_pip
-    from labsync.env.spec import read_spec
+    from labsync.env.lock import check_lock, read_env_lock
+    from labsync.env.lock_text import write_env_lock
 
     spec = wanted_environment(lab)
     if not spec.spec:
@@ -138,17 +147,31 @@ def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
             f"the environment `{spec.name}` has no `spec`, so there is nothing to lock",
             hint="write `spec: envs/NAME.yaml` under `environment:`",
         )
-    wanted = read_spec(lab.manifest.root / spec.spec)
+    wanted = spec_file(lab, spec)
     path = lab.manifest.root / spec.lock
     if check:
         why = check_lock(wanted, read_env_lock(path))
         return [ErrorReport.of(InvalidError(why, path=spec.lock, hint="`labsync env lock`"))] if why else []
-    asked = dict(spec.target)
-    target = Target(Interpreter.running().version, glibc=asked.get("glibc", Target("").glibc))
-    resolved = lock_pip(wanted, target, home_dir(lab.options.env), offline=lab.options.offline)
+    resolved = resolved_lock(lab, wanted)
     if not lab.options.dry_run:
         write_env_lock(path, resolved)
     return []
+
+
+def resolved_lock(lab: Lab, wanted: EnvironmentFile) -> EnvironmentLock:
+    """Choose every package of the spec."""
+    from labsync.env.base import Interpreter
+    from labsync.env.conda_lock import lock_conda
+    from labsync.env.resolve import Target, lock_pip
+    from labsync.env.tools import Tools
+
+    home = home_dir(lab.options.env)
+    if wanted.manager == "conda":
+        tools = Tools(home, home / "env-lock.log", lab.options.offline, observe=lab.observe)
+        return lock_conda(wanted, tools)
+    glibc = dict(wanted.target).get("__glibc", Target("").glibc)
+    target = Target(Interpreter.running().version, glibc=glibc)
+    return lock_pip(wanted, target, home, offline=lab.options.offline)
 
 
 def ensure_environment_lock(lab: Lab) -> None:
@@ -164,9 +187,7 @@ def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
     from labsync.env.kernel import KernelRequest
 
     spec = wanted_environment(lab)
-    return KernelRequest(
-        spec.name, prefix, spec.kernel, spec.manager, offline=spec.offline, env=lab.options.env
-    )
+    return KernelRequest(spec.name, prefix, spec.kernel, offline=spec.offline, env=lab.options.env)
 
 
 def proven_kernel(lab: Lab, environment: Built) -> Built:

@@ -1,0 +1,38 @@
+"""What conda knows of a prefix: one record per package in `conda-meta`, with every file it installed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from labsync.env.lock import normal_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+META = "conda-meta"
+
+
+def records(prefix: Path) -> Iterator[Mapping[str, object]]:
+    """Yield the record of each package that conda installed; one that cannot be read is left out."""
+    for path in sorted((prefix / META).glob("*.json")):
+        try:
+            record: object = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def conda_distributions(prefix: Path) -> Mapping[str, str]:
+    """Return the Python distributions that conda installed: normal name, and whose package it is."""
+    found = {}
+    for record in records(prefix):
+        files = record.get("files")
+        for file in files if isinstance(files, list) else ():
+            folder, _, name = str(file).rpartition("/")
+            if name == "METADATA" and folder.endswith(".dist-info"):
+                distribution = folder.rpartition("/")[2].removesuffix(".dist-info").rpartition("-")[0]
+                found[normal_name(distribution)] = str(record.get("name"))
+    return found

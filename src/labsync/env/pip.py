@@ -1,0 +1,39 @@
+"""The pip layer of an environment: uv installs the locked wheels, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from labsync import atomic
+from labsync.env.lock import normal_name
+from labsync.env.record import damaged_files, dist_infos
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from labsync.env.lock import LockedPackage
+    from labsync.env.tools import Tools
+
+
+def install_wheels(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
+    """Install exactly these wheels, each checked against its digest; EnvironmentFailedError (13)."""
+    requirements = prefix / "labsync-requirements.txt"
+    lines = [f"{one.name} @ {one.url} --hash=sha256:{one.sha256}\n" for one in packages]
+    atomic.write_bytes(requirements, "".join(lines).encode())
+    install = [
+        "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
+        "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements),
+    ]  # fmt: skip
+    tools.uv(install, "install the locked packages")
+    if _damaged(packages, prefix):
+        # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
+        tools.uv([*install, "--reinstall", "--no-cache"], "install the locked packages again")
+    if damaged := _damaged(packages, prefix):
+        raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
+
+
+def _damaged(packages: Sequence[LockedPackage], prefix: Path) -> list[str]:
+    installed = dist_infos(prefix)
+    names = [normal_name(package.name) for package in packages]
+    return [name for name in names if name not in installed or any(damaged_files(installed[name]))]
