@@ -220,6 +220,8 @@ def test_pushing_results_that_grow_after_the_kill_sends_nothing_twice(box: Box) 
     box.write("outputs/run/new.json", b"one more")
     again = box.labsync("push", "results")
     assert again.code == 0, again.messages
+    assert again.requests["LIST"] <= 3, "the heads, and one for what the batch has, not one for each file"
+    assert "HEAD" not in again.requests
     # What was stored and not yet journalled when the process died is the one thing that may travel twice.
     assert len(data_files(mirror)) <= len(RUNS) + 1 + FLUSH_FILES
     assert again.transferred["to_mirror"] <= (len(RUNS) - there + FLUSH_FILES) * 150 + len(b"one more")

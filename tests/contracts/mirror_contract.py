@@ -278,17 +278,14 @@ class MirrorContract:
                 with pytest.raises((IntegrityError, UnavailableError)):
                     read(bench.mirror, Ref(key_of("f")), entry_of("f", b"12345"), start, stop)
 
-    def test_has_tells_a_key_of_the_right_size_by_one_head(self, bench: Bench) -> None:
-        assert not bench.mirror.has(key_of("f"), 5)
+    def test_stored_tells_the_sizes_of_a_batch_by_one_listing(self, bench: Bench) -> None:
+        assert dict(bench.mirror.stored(f"{BATCH}/")) == {}
         write(bench.mirror, key_of("f"), b"12345")
         write(bench.mirror, key_of("sub/e"), b"")
+        write(bench.mirror, f"{BATCH}-2/f", b"1")
         mirror = bench.again()
-        assert mirror.has(key_of("f"), 5)
-        assert mirror.requests() == MirrorRequests(HEAD=1)
-        assert not mirror.has(key_of("f"), 4)
-        assert not mirror.has(key_of("f"), 6)
-        assert mirror.has(key_of("sub/e"), 0)
-        assert not mirror.has(key_of("sub"), 0)
+        assert dict(mirror.stored(f"{BATCH}/")) == {key_of("f"): 5, key_of("sub/e"): 0}
+        assert mirror.requests() == MirrorRequests(LIST=1)
 
     def test_what_is_missing_is_not_found(self, bench: Bench) -> None:
         write(bench.mirror, key_of("f"), b"x")

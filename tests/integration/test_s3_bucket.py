@@ -94,7 +94,7 @@ def read(body: Body) -> bytes:
 def test_any_key_is_stored_listed_and_read(bucket: Bucket, key: str) -> None:
     etag = bucket.put(f"f/{key}", DATA)
     assert etag == hashlib.md5(DATA).hexdigest()
-    assert dict(bucket.listing("f/", 1000)) == {f"f/{key}": etag}
+    assert list(bucket.listing("f/", 1000)) == [(f"f/{key}", etag, len(DATA))]
     body = bucket.get(f"f/{key}")
     assert (body.etag, body.length, read(body)) == (etag, len(DATA), DATA)
     assert bucket.size(f"f/{key}") == len(DATA)
@@ -310,11 +310,11 @@ def test_white_space_before_the_answer_is_patience(strict: MotoServer) -> None:
 def test_a_listing_goes_over_all_pages(bucket: Bucket) -> None:
     etags = {f"d/{number:02d}": bucket.put(f"d/{number:02d}", b"%d" % number) for number in range(7)}
     bucket.put("e/other", b"")
-    assert dict(bucket.listing("d/", 3)) == etags
+    assert {item.key: item.etag for item in bucket.listing("d/", 3)} == etags
     assert bucket.requests.value().LIST == 3
 
 
-ITEM = "<Contents><Key>p/d/k</Key><ETag>1</ETag></Contents>"
+ITEM = "<Contents><Key>p/d/k</Key><ETag>1</ETag><Size>7</Size></Contents>"
 
 
 @pytest.mark.fault(68)
@@ -344,7 +344,7 @@ def test_a_listing_that_is_not_right_is_no_answer(strict: MotoServer, body: byte
 def test_keys_that_xml_cannot_hold_are_listed(strict: MotoServer) -> None:
     listed = ITEM.replace("d/k", "d/a%0Ab+c%2B%00") + "<EncodingType>url</EncodingType>"
     strict.app.faults.append(Fault("GET", status=200, body=document("ListBucketResult", listed)))
-    assert list(Bucket(strict.spec("s3://lab/p")).listing("d/", 9)) == [("d/a\nb c+\0", "1")]
+    assert list(Bucket(strict.spec("s3://lab/p")).listing("d/", 9)) == [("d/a\nb c+\0", "1", 7)]
     assert "encoding-type=url" in strict.app.log[-1].query
 
 

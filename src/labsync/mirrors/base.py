@@ -177,8 +177,11 @@ class Mirror(Reader, Protocol):
     def abandon(self, key: str, journal: UploadJournal) -> None:
         """Drop the unfinished upload under `key`, on the server and in the journal; none is fine."""
 
-    def has(self, key: str, size: int) -> bool:
-        """Say whether `key` holds exactly `size` bytes, by one request; they are not read."""
+    def stored(self, folder: str) -> Mapping[str, int]:
+        """Return the size of everything that is stored below a batch's folder, by one request per 1,000.
+
+        `folder` ends in a slash; nothing there is an empty answer, an error while listing is raised.
+        """
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap; the return is the new head.

@@ -137,14 +137,20 @@ class DirectoryMirror:
     def abandon(self, key: str, journal: UploadJournal) -> None:
         """Do nothing: no upload is left unfinished."""
 
-    def has(self, key: str, size: int) -> bool:
-        """Say whether a plain file of this size lies under the key."""
-        self._requests.add("HEAD")
-        try:
-            found = self._stat(key)
-        except NotFoundError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == size
+    def stored(self, folder: str) -> Mapping[str, int]:
+        """Return the size of every plain file below the folder."""
+        self._requests.add("LIST")
+        found: dict[str, int] = {}
+        folders = [folder.rstrip("/")]
+        while folders:
+            inside = folders.pop()
+            for name in self._listed(inside):
+                status = self._stat(f"{inside}/{name}")
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(f"{inside}/{name}")
+                elif stat.S_ISREG(status.st_mode):
+                    found[f"{inside}/{name}"] = status.st_size
+        return found
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then make the next number the head, unless somebody else did."""

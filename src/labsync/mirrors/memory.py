@@ -85,11 +85,11 @@ class MemoryMirror:
     def abandon(self, key: str, journal: UploadJournal) -> None:
         """Do nothing: no upload is left unfinished."""
 
-    def has(self, key: str, size: int) -> bool:
-        """Say whether the key holds an object of this size."""
-        self._requests.add("HEAD")
+    def stored(self, folder: str) -> Mapping[str, int]:
+        """Return the size of every object below the folder."""
+        self._requests.add("LIST")
         with self._mutex:
-            return key in self.objects and len(self.objects[key]) == size
+            return {key: len(data) for key, data in self.objects.items() if key.startswith(folder)}
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap."""

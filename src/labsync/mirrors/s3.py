@@ -73,7 +73,7 @@ class S3Mirror:
     def heads(self) -> Mapping[HeadName, str]:
         """Return every head's name and ETag."""
         found: dict[HeadName, str] = {}
-        for key, etag in self._bucket.listing(HEADS, self._sizes.page):
+        for key, etag, _ in self._bucket.listing(HEADS, self._sizes.page):
             text = key.removeprefix(HEADS)
             name = HeadName.parse(text.removesuffix(".json")) if text.endswith(".json") else None
             if name:
@@ -128,9 +128,9 @@ class S3Mirror:
         """Drop the unfinished upload under the key."""
         self._writer.abandon(key, journal)
 
-    def has(self, key: str, size: int) -> bool:
-        """Say whether the key holds an object of this size, by one HEAD."""
-        return self._bucket.size(key) == size
+    def stored(self, folder: str) -> Mapping[str, int]:
+        """Return the size of every object below the folder."""
+        return {found.key: found.size for found in self._bucket.listing(folder, self._sizes.page)}
 
     def publish(self, name: HeadName, index: Index, expected: Head | None) -> Head:
         """Write the index, then move the head by compare-and-swap."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
@@ -59,11 +59,19 @@ class Part:
     size: int = 0
 
 
+class ListedObject(NamedTuple):
+    """An object as a listing tells of it: its ETag without quotes, its size in bytes."""
+
+    key: str
+    etag: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a listing: keys with their ETags; `more` asks for the next one, empty at the end."""
+    """A page of a listing; `more` asks for the next one, empty at the end."""
 
-    items: tuple[tuple[str, str], ...]
+    items: tuple[ListedObject, ...]
     more: str
 
 
@@ -100,7 +108,8 @@ def read_page(body: bytes) -> Page:
     items = []
     for item in _all(root, "Contents"):
         key = _text(item, "Key")
-        items.append((unquote_plus(key) if encoded else key, bare_etag(_text(item, "ETag"))))
+        name = unquote_plus(key) if encoded else key
+        items.append(ListedObject(name, bare_etag(_text(item, "ETag")), _number(item, "Size")))
     more, truncated = _text(root, "NextContinuationToken"), _is_truncated(root)
     if truncated and not more:
         raise MalformedError("the listing does not say how it goes on")

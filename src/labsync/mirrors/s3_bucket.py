@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from labsync.manifest.model import MirrorSpec
+    from labsync.mirrors.s3_answers import ListedObject
     from labsync.mirrors.s3_sign import Headers
     from labsync.places import Buffer
 
@@ -128,8 +129,8 @@ class Bucket:
         if problem:
             raise RefusedError(f"the key `{escape(full)}` {problem}", path=escape(key))
 
-    def listing(self, folder: str, page: int) -> Iterator[tuple[str, str]]:
-        """Yield the key and the ETag of every object below `folder`, or raise: never fewer of them."""
+    def listing(self, folder: str, page: int) -> Iterator[ListedObject]:
+        """Yield every object below `folder`, or raise: never fewer of them."""
         token, seen = "", {""}
         while True:
             answer = self._whole(self._page(folder, page, token), folder)
@@ -139,10 +140,10 @@ class Bucket:
                 if is_foreign(answer.body):
                     raise no_s3(self.address(folder)) from error
                 raise self._broken_listing(folder) from error
-            for key, etag in found.items:
-                if not key.startswith(self._prefix + folder) or not etag:
+            for item in found.items:
+                if not item.key.startswith(self._prefix + folder) or not item.etag:
                     raise self._broken_listing(folder)
-                yield key.removeprefix(self._prefix), etag
+                yield item._replace(key=item.key.removeprefix(self._prefix))
             token = found.more
             if not token:
                 return

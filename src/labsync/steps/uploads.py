@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -102,7 +101,7 @@ def begin_upload(lab: Lab, artifact: Artifact, goal: Goal) -> tuple[Goal, Mappin
     a pack is laid out the same way again, and skipped when it is whole.
     """
     memory = lab.memory_key(artifact)
-    done, lost = _still_there(lab, memory, goal)
+    done, lost = _still_there(lab, artifact, goal)
     if lost:  # the batch is given up: its other keys may hold anything, and a key is written once
         lab.state.close_batches(memory)
     batch = lab.state.open_batch(memory, _identity(goal), lambda: new_batch(datetime.now(timezone.utc)))
@@ -148,23 +147,21 @@ def _identity(goal: Goal) -> str:
     return f"{goal.wanted.id} {sha256_bytes(''.join(missing).encode())}"
 
 
-def _still_there(lab: Lab, memory: str, goal: Goal) -> tuple[dict[str, Uploaded], bool]:
+def _still_there(lab: Lab, artifact: Artifact, goal: Goal) -> tuple[dict[str, Uploaded], bool]:
     """Return what a stopped run wrote of the wanted contents, and whether any of it is gone again.
 
     It may lie in any batch that was not finished: what is wanted may have changed since one was
     stopped. The mirror may have been emptied since, and a bucket may have rules of its own.
     """
     sizes = {entry.sha256: entry.size for entry in goal.wanted if entry.sha256 not in goal.mirrored}
-    claimed = {row.sha256: row for row in lab.state.uploaded_of(memory) if row.sha256 in sizes}
+    rows = lab.state.uploaded_of(lab.memory_key(artifact))
+    claimed = {row.sha256: row for row in rows if row.sha256 in sizes}
 
-    def look_for(row: Uploaded) -> tuple[str, int]:
-        return row.key, sizes[row.sha256] if row.pack_size is None else row.pack_size
+    folders = sorted({f"{artifact.name}/{_batch_of(row.key)}/" for row in claimed.values()})
+    there = {key: size for folder in folders for key, size in lab.mirror.stored(folder).items()}
 
-    objects = sorted(set(map(look_for, claimed.values())))
-    if not objects:
-        return {}, False
-    with ThreadPoolExecutor(lab.options.jobs) as pool:
-        answers = pool.map(lambda item: lab.mirror.has(*item), objects)
-        there = {item for item, is_there in zip(objects, answers, strict=True) if is_there}
-    kept = {sha256: row for sha256, row in claimed.items() if look_for(row) in there}
+    def is_there(row: Uploaded) -> bool:
+        return there.get(row.key) == (sizes[row.sha256] if row.pack_size is None else row.pack_size)
+
+    kept = {sha256: row for sha256, row in claimed.items() if is_there(row)}
     return kept, len(kept) < len(claimed)
