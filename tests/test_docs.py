@@ -51,6 +51,7 @@ def test_item_type_is_the_documented_name() -> None:
         ("`mirror_requests`", report.MirrorRequests),
         ("`environment`, `kernel`", report.Built),
         ("`smoke`", report.SmokeResult),
+        ("`best`", report.Share),
         ("`skipped`", report.Skipped),
         ("`errors`", report.ErrorReport),
     ],

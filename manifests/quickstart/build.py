@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import dinov2
 import dinov3
+import head
 import library
+import minilm
 import pictures
 import qwen2_vl
 import sam
+import sam_hub
 import videomae
 from files import Tree
 
@@ -24,8 +28,12 @@ def build(target: Path) -> Tree:
     tree = Tree(target)
     qwen2_vl.write(tree, "models/qwen2-vl-tiny")
     dinov3.write(tree, "models/dinov3-tiny")
+    dinov2.write(tree, "models/dinov2-tiny")
     videomae.write(tree, "models/videomae-tiny")
+    sam_hub.write(tree, "models/sam-hub-tiny")
+    minilm.write(tree, "models/minilm-tiny")
     sam.write(tree, "checkpoints/sam_tiny.pth")
+    head.write(tree, "checkpoints/head_tiny.safetensors")
     pictures.write_pictures(tree, "datasets/pictures")
     pictures.write_clip(tree, "datasets/clips/ball")
     library.write(tree, "segment-anything.git")

@@ -81,8 +81,22 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """One class that a model named, and how sure it was, from 0 to 1."""
+
+    label: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """One model's smoke test; `seconds` of the run, `peak_bytes` of RAM, or of VRAM on a GPU."""
+    """One model's smoke test; `seconds` of the run, `peak_bytes` of RAM, or of VRAM on a GPU.
+
+    `reason` is what the model answered, or the cause why it did not; then `hint` is the cure. `rung` is
+    what was given up because memory ran out (`degraded`). `estimated_bytes` is what it was expected to
+    need before it was loaded, 0 where that is not known; `best` are its best classes, `notes` what one
+    should know although it ran.
+    """
 
     name: str
     task: str
@@ -91,6 +105,13 @@ class SmokeResult:
     seconds: float = 0.0
     device: str = ""
     peak_bytes: int = 0
+    hint: str = ""
+    rung: str = ""
+    dtype: str = ""
+    ram_bytes: int = 0
+    estimated_bytes: int = 0
+    best: tuple[Share, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

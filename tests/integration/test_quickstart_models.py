@@ -16,7 +16,7 @@ from labsync.manifest.parse import load_manifest
 from tests.fakes.quickstart import BUILDER, ROOT, build
 
 COMMIT = "6aa566aeaa80b80896df19566651efabba29a118"
-DIGEST = "2665eb884b689b0ded8bce495e0a8707155b5533c1d27f7253e0d0f770cb7707"
+DIGEST = "adc7418a726d5a4423c384117385b844c834a744d707f1193fa5efee4f39fb5e"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_building_again_writes_nothing_and_repairs_what_was_changed(origin: Path
 
 
 def test_everything_is_a_few_megabytes(origin: Path) -> None:
-    assert 1e6 < sum(path.stat().st_size for path in origin.rglob("*") if path.is_file()) < 4e6
+    assert 2e6 < sum(path.stat().st_size for path in origin.rglob("*") if path.is_file()) < 5e6
 
 
 def test_the_pictures_are_pictures(origin: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_library_builds_offline_and_holds_the_installed_package(origin: Path
 def test_the_manifest_names_what_the_script_builds(origin: Path) -> None:
     manifest = load_manifest(ROOT / "manifests" / "quickstart.yaml")
     sourced = [artifact for artifact in manifest.artifacts if not artifact.is_made]
-    assert len(sourced) == 7
+    assert len(sourced) == 11
     for artifact in sourced:
         place = Path(artifact.origin.partition(":")[2].removeprefix("//"))
         assert (origin / place.relative_to(BUILDER.parent / "origin")).exists(), artifact.origin
@@ -105,5 +105,5 @@ def test_the_manifest_names_what_the_script_builds(origin: Path) -> None:
         for path in (inputs.image, inputs.video) if inputs else ():
             inside = path.removeprefix("quickstart/lab/")
             assert not path or (origin / inside).exists(), path
-    assert sum(artifact.smoke is not None for artifact in sourced) == 4
+    assert sum(artifact.smoke is not None for artifact in sourced) == 8
     assert manifest.device == "cpu"

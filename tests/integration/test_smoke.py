@@ -17,6 +17,7 @@ from labsync.digest import sha256_file
 from labsync.manifest.model import SmokeInputs, SmokeSpec
 from labsync.smoke import torchvision_cpu
 from labsync.smoke.checks import SmokePlan, judge
+from labsync.smoke.ladder import Climb, Rung
 from labsync.smoke.request import ProbeRequest
 from labsync.smoke.run import Subject, run_probe, smoke_one
 from tests.fakes.quickstart import build
@@ -44,7 +45,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _smoke(spec: SmokeSpec, model: Path | str, root: Path, env: dict[str, str] | None = None) -> SmokeResult:
     subject = Subject("models/it", spec, str(model), root)
-    return smoke_one(subject, RUN, Path(sys.executable), {**os.environ, **(env or {})})
+    return smoke_one(subject, RUN, Path(sys.executable), {**os.environ, **(env or {})}).result
 
 
 # --- every task passes ---------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_every_damage_of_a_model_folder_is_seen(origin: Path, tmp_path: Path) ->
     assert seen.mismatched == ("embeddings.register_tokens",)
     assert seen.unexpected == ("head.weight",)
     assert not seen.finite
-    result = judge("models/it", FEATURES.task, "cpu", outcome)
+    result = judge("models/it", FEATURES.task, "cpu", Climb(Rung(request), outcome))
     assert result.result == "fail"
     assert result.reason.startswith("1 tensor (`model.layer.1.mlp.up_proj.weight`) is missing")
 
@@ -369,7 +370,7 @@ def test_an_input_that_cannot_be_read_is_told(
 def test_a_gpu_that_is_not_there_is_told(origin: Path, tmp_path: Path) -> None:
     subject = Subject("checkpoints/sam", SmokeSpec("segment-anything"), str(origin / SAM), tmp_path)
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    result = smoke_one(subject, SmokePlan("run", device="cuda"), Path(sys.executable), env)
+    result = smoke_one(subject, SmokePlan("run", device="cuda"), Path(sys.executable), env).result
     assert result.result == "fail"
     assert "finds no GPU it can use" in result.reason
 

@@ -14,21 +14,24 @@ from typing import get_args
 import pytest
 
 from labsync.manifest.model import SmokeInputs, SmokeSpec, Task
-from labsync.report import DiskState, SmokeResult
-from labsync.smoke.checks import Outcome, SmokePlan, fits, judge, plan_smoke
+from labsync.report import DiskState, Share, SmokeResult
+from labsync.smoke.checks import Outcome, SmokePlan, fits, judge, plan_smoke, trust_problem
+from labsync.smoke.ladder import Climb, Rung
+from labsync.smoke.probes.errors import ProbeError
+from labsync.smoke.probes.explain import explain
 from labsync.smoke.probes.files import problem_of
 from labsync.smoke.probes.inputs import points, spread
-from labsync.smoke.probes.loading import ProbeError
 from labsync.smoke.probes.measure import printable
-from labsync.smoke.probes.serve import MODULES, explain
+from labsync.smoke.probes.serve import MODULES
 from labsync.smoke.request import ANY, Observation, ProbeRequest
-from labsync.smoke.run import START, Subject, probe_env, request_of, smoke_one
+from labsync.smoke.run import START, Proof, Subject, probe_env, request_of, smoke_one
+from labsync.smoke.troubles import CURES, Finding, cure_of, old_api_cure
 
 SPEC = SmokeSpec("segment-anything")
 GOOD = Observation(
     shape=(1, 3, 64, 64), expected=(1, 3, ANY, ANY), minimum=-1.0, maximum=2.0, difference=0.5,
     text="3 masks", device="cpu", dtype="float32", load_seconds=1.5, run_seconds=0.25, ram_bytes=400,
-    vram_bytes=70,
+    vram_bytes=70, estimated_bytes=300, labels=("cat",), shares=(0.5,), notes=("so",),
 )  # fmt: skip
 
 
@@ -90,21 +93,22 @@ def test_without_a_spec_nothing_runs_and_the_reason_says_so() -> None:
 
 def test_a_plan_that_does_not_run_is_the_result() -> None:
     subject = Subject("models/m", SPEC, "/nowhere", Path("/"))
-    result = smoke_one(subject, SmokePlan("pending", reason="no GPU"), Path("/no/python"), {})
-    assert result == SmokeResult("models/m", "segment-anything", "pending", "no GPU")
+    proof = smoke_one(subject, SmokePlan("pending", reason="no GPU"), Path("/no/python"), {})
+    assert proof == Proof(SmokeResult("models/m", "segment-anything", "pending", "no GPU"))
 
 
 # --- what an outcome means -----------------------------------------------------------------------
 
 
 def _judge(outcome: Outcome, task: str = "segment-anything") -> SmokeResult:
-    return judge("checkpoints/sam", task, "cpu", outcome)
+    return judge("checkpoints/sam", task, "cpu", Climb(Rung(ProbeRequest(task, "/m")), outcome))
 
 
 def test_a_good_observation_passes_and_says_what_the_model_answered() -> None:
     assert _judge(Outcome(0, GOOD)) == SmokeResult(
-        "checkpoints/sam", "segment-anything", "pass", "3 masks", 1.75, "cpu", 400
-    )
+        "checkpoints/sam", "segment-anything", "pass", "3 masks", 1.75, "cpu", 400,
+        dtype="float32", ram_bytes=400, estimated_bytes=300, notes=("so",), best=(Share("cat", 0.5),),
+    )  # fmt: skip
 
 
 def test_on_a_gpu_the_peak_is_the_gpus() -> None:
@@ -253,6 +257,10 @@ class _Evil:
         return eval, ("1",)
 
 
+def _cause(finding: Finding | None) -> str:
+    return finding.cause if finding else ""
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
 
@@ -283,27 +291,27 @@ def test_a_weight_file_is_looked_at_before_it_is_loaded(
 ) -> None:
     (tmp_path / name).write_bytes(data)
     found = problem_of(tmp_path / name)
-    assert problem in found
+    assert problem in _cause(found)
     assert bool(found) == bool(problem)
     assert problem_of(tmp_path) == found
 
 
 def test_a_folder_needs_weights_and_every_shard_that_its_index_names(tmp_path: Path) -> None:
-    assert "holds no weights" in problem_of(tmp_path)
-    assert "does not exist" in problem_of(tmp_path / "nowhere")
+    assert "holds no weights" in _cause(problem_of(tmp_path))
+    assert "does not exist" in _cause(problem_of(tmp_path / "nowhere"))
     (tmp_path / "one.safetensors").write_bytes(_safetensors())
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "the shard `two.safetensors` is missing" in problem_of(tmp_path)
+    assert "the shard `two.safetensors` is missing" in _cause(problem_of(tmp_path))
     (tmp_path / "two.safetensors").write_bytes(_safetensors())
-    assert problem_of(tmp_path) == ""
+    assert problem_of(tmp_path) is None
 
 
 @pytest.mark.fault(77)
 def test_a_pickle_beside_safetensors_is_not_looked_at_because_it_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(_safetensors())
     (tmp_path / "m.bin").write_bytes(pickle.dumps(_Evil()))
-    assert problem_of(tmp_path) == ""
+    assert problem_of(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -330,16 +338,82 @@ def test_an_answer_is_one_printable_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("error", "trouble", "sentence"),
     [
-        (ProbeError("it is so"), "it is so"),
-        (MemoryError(), "memory ran out"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "memory ran out: Default"),
-        (ModuleNotFoundError("No module", name="cv2"), "the package `cv2` is not installed"),
-        (pickle.UnpicklingError("Weights only load failed."), "nothing was executed"),
-        (ValueError("first\nsecond"), "ValueError: first"),
-        (KeyError(), "KeyError"),
+        (ProbeError("it is so", "input"), "input", "it is so"),
+        (MemoryError(), "memory", "memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"), "memory", "memory ran out: Default"),
+        (ModuleNotFoundError("No module", name="cv2"), "package", "the package `cv2` is not installed"),
+        (pickle.UnpicklingError("Weights only load failed."), "pickle", "nothing was executed"),
+        (ValueError("pass `trust_remote_code=True` to run it"), "code", "and the manifest does not trust it"),
+        (
+            ImportError("cannot import name 'AutoModelForVision2Seq' from 'transformers'"),
+            "api",
+            "ImportError",
+        ),
+        (TypeError("got an unexpected keyword argument 'load_in_8bit'"), "api", "TypeError: got an"),
+        (ValueError("first\nsecond"), "unknown", "ValueError: first"),
+        (KeyError(), "unknown", "KeyError"),
     ],
 )
-def test_an_exception_becomes_a_sentence(error: Exception, sentence: str) -> None:
-    assert explain(error).startswith(sentence) or sentence in explain(error)
+def test_an_exception_becomes_a_sentence(error: Exception, trouble: str, sentence: str) -> None:
+    seen = explain(error)
+    assert seen.trouble == trouble
+    assert sentence in seen.problem
+
+
+def test_a_failure_carries_a_cause_and_a_cure() -> None:
+    failed = _judge(Outcome(1, Observation(problem="it is cut off", trouble="file")))
+    assert failed.reason == "it is cut off"
+    assert failed.hint.startswith("`labsync verify checkpoints/sam --repair`")
+    own = _judge(Outcome(1, Observation(problem="an old name", trouble="api", cure="write the new one")))
+    assert own.hint == "write the new one"
+
+
+@pytest.mark.parametrize("trouble", CURES)
+def test_each_cure_is_one_sentence_that_names_the_model(trouble: str) -> None:
+    cure = cure_of(trouble, "models/m")
+    assert "\n" not in cure
+    assert "{" not in cure
+    assert not cure.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        ("ImportError: cannot import name 'AutoModelForVision2Seq'", "`AutoModelForImageTextToText`"),
+        ("ImportError: cannot import name 'VideoMAEFeatureExtractor'", "`AutoImageProcessor`"),
+        ("TypeError: __init__() got an unexpected keyword argument 'load_in_8bit'", "BitsAndBytesConfig"),
+        ("ValueError: Mismatch in total number of <|image_pad|> tokens", "apply_chat_template"),
+        ("ImportError: FlashAttention2 has been toggled on, but flash_attn is", 'attn_implementation="sdpa"'),
+        ("RuntimeError: The size of tensor a (784) must match the size (1568)", "config.num_frames"),
+        ("AttributeError: module 'numpy' has no attribute 'bool'", "instead of `np.bool`"),
+        ("AttributeError: module transformers has no attribute 'TFAutoModel'", "migration guide"),
+        ("TypeError: f() got an unexpected keyword argument 'x'", "take the argument out"),
+        ("ValueError: the mask is empty", ""),
+    ],
+)
+def test_an_old_interface_is_recognised_with_what_replaces_it(error: str, word: str) -> None:
+    cure = old_api_cure(error)
+    assert word in cure
+    assert bool(cure) == bool(word)
+
+
+# --- what a model may execute --------------------------------------------------------------------
+
+COMMIT = "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("trusted", "revision", "problem"),
+    [
+        ("", COMMIT, ""),
+        (COMMIT, COMMIT, ""),
+        (COMMIT, "d" * 40, "trusts the code at cccccccccccc and the lock has dddddddddddd"),
+        (COMMIT, "", "its origin has none"),
+    ],
+)
+def test_code_of_a_model_runs_at_the_pinned_commit_alone(trusted: str, revision: str, problem: str) -> None:
+    found = trust_problem(replace(SPEC, trust_remote_code=trusted), revision)
+    assert problem in found
+    assert bool(found) == bool(problem)

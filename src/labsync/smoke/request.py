@@ -21,6 +21,7 @@ class ProbeRequest:
     `model` is an absolute path, or a hub id that the Hugging Face cache answers at `revision`.
     `image` and `video` are absolute paths; empty inputs mean pictures made by the probe itself.
     Zero and empty mean the task's own default. `folder` is where a user's function is imported from.
+    `picture` is an absolute path where the probe leaves a PNG of what it saw; empty: none is wanted.
     """
 
     task: str
@@ -37,6 +38,7 @@ class ProbeRequest:
     function: str = ""
     folder: str = ""
     trust_remote_code: str = ""
+    picture: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -59,14 +61,19 @@ class ProbeRequest:
 class Observation:
     """What a probe saw; it judges nothing.
 
-    `problem` is a sentence where the model could not be run at all, and then the rest may be empty.
-    `missing`, `unexpected`, `mismatched`, `nonfinite` name tensors. `shape`, `finite`, `minimum` and
-    `maximum` describe the output for the first input, `expected` the shape it should have (-1: any);
-    `difference` is the largest one between the outputs for two inputs. `text` says in words what the
-    model answered; `device` and `dtype` are what was really used.
+    `problem` is a sentence where the model could not be run at all, and then the rest may be empty;
+    `trouble` is its kind (see `troubles.py`) and `cure` what to do, where the probe knows better than
+    the kind does. `missing`, `unexpected`, `mismatched`, `nonfinite` name tensors. `shape`, `finite`,
+    `minimum` and `maximum` describe the output for the first input, `expected` the shape it should
+    have (-1: any); `difference` is the largest one between the outputs for two inputs. `text` says in
+    words what the model answered, `labels` and `shares` its best classes; `notes` is what a person
+    should know although it worked. `device` and `dtype` are what was really used, `estimated_bytes`
+    what the model was expected to need before it was loaded.
     """
 
     problem: str = ""
+    trouble: str = ""
+    cure: str = ""
     missing: Tensors = ()
     unexpected: Tensors = ()
     mismatched: Tensors = ()
@@ -78,12 +85,16 @@ class Observation:
     maximum: float = 0.0
     difference: float = 0.0
     text: str = ""
+    labels: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
     device: str = ""
     dtype: str = ""
     load_seconds: float = 0.0
     run_seconds: float = 0.0
     ram_bytes: int = 0
     vram_bytes: int = 0
+    estimated_bytes: int = 0
 
     def to_json(self) -> str:
         """Return the observation as one line of JSON."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync import process
-from labsync.report import SmokeResult
-from labsync.smoke.checks import Outcome, judge
+from labsync.smoke.checks import Outcome, judge, not_run
+from labsync.smoke.ladder import climb, rungs
 from labsync.smoke.request import Observation, ProbeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from labsync.manifest.model import SmokeSpec
+    from labsync.report import SmokeResult
     from labsync.smoke.checks import SmokePlan
 
 DEFAULT_TIMEOUT = 300.0  # seconds
+_MAX_PICTURE = 4 << 20
+_PNG = b"\x89PNG\r\n\x1a\n"
 START = Path(__file__).with_name("probes") / "start.py"
 
 _SET = {
@@ -28,8 +31,9 @@ _SET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 # The first two would mix another Python's packages in; the last makes `torch.load` run code.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", UNSAFE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Subject:
     """A model to be proven: `model` is an absolute path, or a hub id found in the cache at `revision`.
 
     `root` is the manifest's folder: inputs are relative to it, and `function` is imported from it.
+    `fallbacks` are smaller models, to be run in its place when memory runs out.
     """
 
     name: str
@@ -44,20 +49,46 @@ class Subject:
     model: str
     root: Path
     revision: str = ""
+    fallbacks: tuple[Subject, ...] = ()
 
 
-def smoke_one(subject: Subject, plan: SmokePlan, python: Path, env: Mapping[str, str]) -> SmokeResult:
-    """Return one model's result: the plan's own where it does not run, else what its probe showed.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A model's result, and a PNG of what it saw, empty where there is none."""
+
+    result: SmokeResult
+    picture: bytes = b""
+
+
+def smoke_one(subject: Subject, plan: SmokePlan, python: Path, env: Mapping[str, str]) -> Proof:
+    """Return one model's result: the plan's own where it does not run, else what its probes showed.
 
     `python` is the target environment's interpreter, `env` the environment variables to start from.
     A failure of the model is a result, never an exception.
     """
     task = subject.spec.task
     if plan.decision != "run":
-        return SmokeResult(subject.name, task, plan.decision, plan.reason)
+        return Proof(not_run(subject.name, task, plan))
     timeout = subject.spec.timeout or DEFAULT_TIMEOUT
-    outcome = run_probe(request_of(subject, plan.device), python, timeout, env, subject.root)
-    return judge(subject.name, task, plan.device, outcome)
+    with tempfile.TemporaryDirectory(prefix="labsync-smoke-") as folder:
+        picture = Path(folder) / "picture.png"
+
+        def attempt(request: ProbeRequest) -> Outcome:
+            picture.unlink(missing_ok=True)
+            asked = replace(request, picture=str(picture))
+            return run_probe(asked, python, timeout, env, subject.root)
+
+        others = [(other.name, request_of(other, plan.device)) for other in subject.fallbacks]
+        climbed = climb(rungs(request_of(subject, plan.device), others), attempt)
+        return Proof(judge(subject.name, task, plan.device, climbed), _read_picture(picture))
+
+
+def _read_picture(path: Path) -> bytes:
+    """Return the PNG that a probe left; another's process wrote it, so it is looked at before it is used."""
+    if not path.is_file() or path.stat().st_size > _MAX_PICTURE:
+        return b""
+    content = path.read_bytes()
+    return content if content.startswith(_PNG) else b""
 
 
 def request_of(subject: Subject, device: str) -> ProbeRequest:

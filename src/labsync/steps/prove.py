@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.errors import LabsyncError, NotFoundError, SmokeFailedError, UsageError
+from labsync.errors import LabsyncError, NotFoundError, RefusedError, SmokeFailedError, UsageError
 from labsync.events import Note
 from labsync.report import ErrorReport, SmokeResult
-from labsync.smoke.checks import SmokePlan, plan_smoke
-from labsync.smoke.run import Subject, smoke_one
+from labsync.smoke.checks import RUNNABLE, SmokePlan, not_run, plan_smoke, trust_problem
+from labsync.smoke.run import UNSAFE, Subject, smoke_one
 from labsync.steps.outcome import Action
+from labsync.steps.pictures import keep_picture
 from labsync.steps.status import examine
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def prove_models(
     results: list[SmokeResult] = []
     errors: list[ErrorReport] = []
     actions: list[Action] = []
+    _warn_of_unsafe(lab)
     for artifact in models:
         assert artifact.smoke is not None
         plan = _NO_ENVIRONMENT if failed else _plan(lab, artifact, artifact.smoke, options)
@@ -124,6 +126,12 @@ def prove_models(
             errors.append(_not_whole(result))
     _tell_pending(lab, results)
     return Proven(tuple(results), tuple(errors), tuple(actions))
+
+
+def _warn_of_unsafe(lab: Lab) -> None:
+    if lab.options.env.get(UNSAFE):
+        what = f"`{UNSAFE}` is set: `torch.load` runs whatever code a checkpoint holds"
+        lab.observe(Note(f"{what}, in your own programs too; the smoke test runs without it", "warning"))
 
 
 def _plan(lab: Lab, artifact: Artifact, spec: SmokeSpec, options: SmokeOptions) -> SmokePlan:
@@ -148,18 +156,40 @@ def _action(artifact: Artifact, spec: SmokeSpec, plan: SmokePlan) -> Action:
 
 def _prove(lab: Lab, artifact: Artifact, spec: SmokeSpec, plan: SmokePlan, python: Path) -> SmokeResult:
     if plan.decision != "run":
-        return SmokeResult(artifact.name, spec.task, plan.decision, plan.reason)
+        return not_run(artifact.name, spec.task, plan)
     try:
-        if artifact.path:
-            subject = Subject(artifact.name, spec, str(_model_path(lab, artifact)), lab.manifest.root)
-        else:
-            model = artifact.origin.removeprefix("hf://")
-            revision = lab.locked(artifact).revision
-            subject = Subject(artifact.name, spec, model, lab.manifest.root, revision)
+        subject = replace(_subject(lab, artifact, spec), fallbacks=_fallbacks(lab, spec))
         lab.observe(Note(f"{artifact.name}: running {spec.task} on {plan.device}"))
-        return smoke_one(subject, plan, python, lab.options.env)
+        proof = smoke_one(subject, plan, python, lab.options.env)
     except LabsyncError as error:
-        return SmokeResult(artifact.name, spec.task, "fail", error.what)
+        return SmokeResult(artifact.name, spec.task, "fail", error.what, hint=error.hint)
+    keep_picture(lab, artifact.name, proof.picture)
+    return proof.result
+
+
+def _subject(lab: Lab, artifact: Artifact, spec: SmokeSpec) -> Subject:
+    """Return what is to be run; raises RefusedError for code that came with a model and is not trusted."""
+    revision = "" if artifact.is_made else lab.locked(artifact).revision
+    is_hub = artifact.origin.startswith("hf://")
+    if problem := trust_problem(spec, revision if is_hub else ""):
+        raise RefusedError(
+            problem, hint="read the code at the locked commit, then write that commit to `trust_remote_code:`"
+        )
+    if artifact.path:
+        return Subject(artifact.name, spec, str(_model_path(lab, artifact)), lab.manifest.root)
+    return Subject(artifact.name, spec, artifact.origin.removeprefix("hf://"), lab.manifest.root, revision)
+
+
+def _fallbacks(lab: Lab, spec: SmokeSpec) -> tuple[Subject, ...]:
+    """Return the smaller models that are whole on the disk; they get the same task and inputs."""
+    subjects = []
+    for name in spec.fallback:
+        artifact = lab.manifest.by_name[name]
+        stands = examine(lab, artifact, with_mirror=False).report
+        if stands.disk in RUNNABLE and stands.files:
+            own = artifact.smoke.trust_remote_code if artifact.smoke else ""
+            subjects.append(_subject(lab, artifact, replace(spec, trust_remote_code=own)))
+    return tuple(subjects)
 
 
 def _remember(lab: Lab, plan: SmokePlan, result: SmokeResult) -> None:
@@ -191,7 +221,7 @@ def _failure(result: SmokeResult) -> ErrorReport:
         SmokeFailedError(
             f"`{result.name}` did not pass {result.task}: {result.reason}",
             safe="its files are verified and stay as they are",
-            hint=f"`labsync smoke {result.name}` runs it again",
+            hint=f"{result.hint}\n`labsync smoke {result.name}` runs it again",
             artifact=result.name,
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import draw
 from .loading import locate, pretrained, source_of
 from .measure import Run
 
@@ -19,17 +20,21 @@ def observe(request: ProbeRequest) -> Observation:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    loaded = pretrained(AutoModel, request)
     tokenizer = AutoTokenizer.from_pretrained(request.model, **source_of(request))
+    batches = [
+        tokenizer(sentence, return_tensors="pt", truncation=True)
+        for sentence in (request.prompt or SENTENCES[0], SENTENCES[1])
+    ]
+    loaded = pretrained(AutoModel, request, batches[0])
     run = Run(loaded)
     embeddings = []
-    for sentence in (request.prompt or SENTENCES[0], SENTENCES[1]):
-        batch = tokenizer(sentence, return_tensors="pt", truncation=True).to(loaded.device)
+    for batch in batches:
         with torch.inference_mode():
-            hidden = loaded.model(**batch).last_hidden_state
+            hidden = loaded.model(**batch.to(loaded.device)).last_hidden_state
         mask = batch["attention_mask"][..., None].to(hidden.dtype)
         embeddings.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
+    draw.save(draw.stripes(torch.cat(embeddings)), request)
     similarity = float(torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1])[0])
     width = int(loaded.model.config.hidden_size)
     text = f"embedding of {width} numbers, likeness of two sentences {similarity:.2f}"
-    return run.observe(embeddings[0], embeddings[1], (1, width), text)
+    return run.observe(embeddings, (1, width), text)

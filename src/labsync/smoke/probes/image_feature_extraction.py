@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..request import ANY
-from . import inputs
+from . import draw, inputs
 from .loading import locate, pretrained, source_of
 from .measure import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from ..request import Observation, ProbeRequest
 
 
@@ -20,16 +23,34 @@ def observe(request: ProbeRequest) -> Observation:
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
-    loaded = pretrained(AutoModel, request)
     processor = AutoImageProcessor.from_pretrained(request.model, **source_of(request))
+    batches = [processor(images=picture, return_tensors="pt") for picture in pictures]
+    loaded = pretrained(AutoModel, request, batches[0])
     run = Run(loaded)
     features = []
-    for picture in pictures:
-        batch = processor(images=picture, return_tensors="pt").to(loaded.device, loaded.dtype)
+    for batch in batches:
         with torch.inference_mode():
-            features.append(loaded.model(**batch).last_hidden_state)
+            features.append(loaded.model(**batch.to(loaded.device, loaded.dtype)).last_hidden_state)
     width = getattr(loaded.model.config, "hidden_size", None)
     # A convolutional backbone answers with a map, and its config has no single width.
     expected = (1, ANY, width) if isinstance(width, int) else (1, ANY, ANY, ANY)
+    cells, grid = _cells(features[0], batches[0]["pixel_values"].shape[-2:])
+    if len(cells) > 1 and torch.isfinite(cells).all():
+        draw.save(draw.components(pictures[0], cells, grid), request)
     text = f"features {'x'.join(str(size) for size in features[0].shape[1:])}"
-    return run.observe(features[0], features[1], expected, text)
+    return run.observe(features, expected, text)
+
+
+def _cells(features: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Return one row of features for each cell of the picture, and the grid they make.
+
+    Of a transformer's tokens the last ones are the cells; a class and registers come before them.
+    """
+    if features.ndim == 4:
+        rows, columns = features.shape[2:]
+        return features[0].flatten(1).T, (int(rows), int(columns))
+    height, width = size
+    count = features.shape[1]
+    rows = math.isqrt(count * height // width)
+    columns = rows * width // height
+    return features[0, count - rows * columns :], (rows, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import ProbeError
+from .errors import ProbeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def clips(request: ProbeRequest, count: int) -> tuple[list[Image], list[Image]]:
 def check_video(request: ProbeRequest) -> None:
     """Raise ProbeError when the user's video is not there; its frames are read when their number is known."""
     if request.video and not Path(request.video).exists():
-        raise ProbeError(f"the input `{request.video}` does not exist")
+        raise ProbeError(f"the input `{request.video}` does not exist", "input")
 
 
 def points(request: ProbeRequest, size: tuple[int, int]) -> list[list[float]]:
@@ -42,7 +42,9 @@ def points(request: ProbeRequest, size: tuple[int, int]) -> list[list[float]]:
     width, height = size
     for x, y in request.points:
         if not (0 <= x < width and 0 <= y < height):
-            raise ProbeError(f"the point ({x:g}, {y:g}) lies outside the picture of {width}x{height} pixels")
+            raise ProbeError(
+                f"the point ({x:g}, {y:g}) lies outside the picture of {width}x{height} pixels", "input"
+            )
     return [[x, y] for x, y in request.points] or [[width / 2, height / 2]]
 
 
@@ -53,9 +55,9 @@ def _open(path: Path) -> Image:
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError as error:
-        raise ProbeError(f"the input `{path}` does not exist") from error
+        raise ProbeError(f"the input `{path}` does not exist", "input") from error
     except UnidentifiedImageError as error:
-        raise ProbeError(f"the input `{path}` is not a picture") from error
+        raise ProbeError(f"the input `{path}` is not a picture", "input") from error
 
 
 def _paint(width: int, height: int, number: int) -> Image:
@@ -75,7 +77,7 @@ def _read_clip(path: Path, count: int) -> list[Image]:
     if path.is_dir():
         frames = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
         if not frames:
-            raise ProbeError(f"the input `{path}` holds no pictures")
+            raise ProbeError(f"the input `{path}` holds no pictures", "input")
         return [_open(frames[index]) for index in spread(len(frames), count)]
     return _read_video(path, count)
 
@@ -86,13 +88,13 @@ def _read_video(path: Path, count: int) -> list[Image]:
     capture = cv2.VideoCapture(str(path))
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     if total < 1:
-        raise ProbeError(f"the input `{path}` is not a video that OpenCV can read")
+        raise ProbeError(f"the input `{path}` is not a video that OpenCV can read", "input")
     frames = []
     for index in spread(total, count):
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)
         read, frame = capture.read()
         if not read:
-            raise ProbeError(f"frame {index} of the input `{path}` cannot be read")
+            raise ProbeError(f"frame {index} of the input `{path}` cannot be read", "input")
         frames.append(_from_bgr(frame))
     capture.release()
     return frames

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..request import Observation
+from .machine import torchvision_finding
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
 
     from ..request import Tensors
@@ -25,13 +29,17 @@ class Run:
         self._started = time.perf_counter()
 
     def observe(
-        self, first: torch.Tensor, second: torch.Tensor, expected: tuple[int, ...], text: str
+        self,
+        outputs: Sequence[torch.Tensor],
+        expected: tuple[int, ...],
+        text: str,
+        best: Mapping[str, float] | None = None,
     ) -> Observation:
-        """Return what is to be said of the model and of its outputs for two inputs."""
+        """Return what is to be said of the model and of its two outputs; `best` are its best classes."""
         import torch
 
         loaded = self._loaded
-        one, two = first.detach().float().cpu(), second.detach().float().cpu()
+        one, two = (output.detach().float().cpu() for output in outputs)
         seconds = time.perf_counter() - self._started
         finite = bool(torch.isfinite(one).all() and torch.isfinite(two).all())
         comparable = finite and one.shape == two.shape and one.numel() > 0
@@ -47,13 +55,27 @@ class Run:
             maximum=float(one.max()) if comparable else 0.0,
             difference=float((one - two).abs().max()) if comparable else 0.0,
             text=printable(text),
+            labels=tuple(printable(label) for label in best or ()),
+            shares=tuple(_share(share) for share in (best or {}).values()),
+            notes=notes_of(loaded),
             device=str(loaded.device),
-            dtype=str(loaded.dtype).removeprefix("torch."),
+            dtype=str(loaded.precision),
             load_seconds=loaded.seconds,
             run_seconds=seconds,
             ram_bytes=peak_ram(),
             vram_bytes=torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0,
+            estimated_bytes=loaded.estimated,
         )
+
+
+def notes_of(loaded: Loaded) -> tuple[str, ...]:
+    """Return what a person should know although the model ran."""
+    finding = torchvision_finding()
+    return tuple(filter(None, (loaded.precision.note, finding.cause if finding else "")))
+
+
+def _share(share: float) -> float:
+    return share if math.isfinite(share) else 0.0
 
 
 def _nonfinite(model: torch.nn.Module) -> Tensors:

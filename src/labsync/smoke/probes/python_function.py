@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..request import Observation
-from .loading import ProbeError, cached_folder
+from .errors import ProbeError
+from .loading import cached_folder
 from .measure import peak_ram, printable
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ def observe(request: ProbeRequest) -> Observation:
     """Call `module:function` with the model's path; it must return something JSON can hold."""
     module, colon, name = request.function.partition(":")
     if not (module and colon and name):
-        raise ProbeError(f"`function: {request.function}` is not of the form `module:function`")
+        raise ProbeError(f"`function: {request.function}` is not of the form `module:function`", "setting")
     sys.path.insert(0, request.folder)
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
-        raise ProbeError(f"the module `{module}` has no function `{name}`")
+        raise ProbeError(f"the module `{module}` has no function `{name}`", "setting")
     path = Path(request.model) if request.is_local else cached_folder(request)
     started = time.perf_counter()
     result = function(str(path))
@@ -34,6 +35,8 @@ def observe(request: ProbeRequest) -> Observation:
         text = json.dumps(result, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ProbeError(
-            f"`{request.function}` returned a {type(result).__name__}, which JSON cannot hold"
+            f"`{request.function}` returned a {type(result).__name__}, which JSON cannot hold",
+            "function",
+            "return numbers, strings, lists or dictionaries of them",
         ) from error
     return Observation(text=printable(text), device=request.device, run_seconds=seconds, ram_bytes=peak_ram())

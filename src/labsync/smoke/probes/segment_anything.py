@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..request import ANY, Observation
-from . import inputs
-from .loading import Loaded, ProbeError, device_of, dtype_of, locate, pretrained, source_of
+from . import draw, inputs
+from .errors import ProbeError
+from .loading import Loaded, device_of, ensure_room, locate, precision_of, pretrained, source_of
 from .measure import Run
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ Pair: TypeAlias = "tuple[Image, Image]"
 Points: TypeAlias = "list[list[float]]"
 
 HEADS = 8  # of the mask decoder, the same in every published SAM; no tensor's shape tells it
+_NOT_SAM = "this is not a checkpoint of `segment_anything`"
 _PIXEL_MEAN, _PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
@@ -37,35 +39,52 @@ def observe(request: ProbeRequest) -> Observation:
     if (found / "config.json").is_file():
         return _observe_transformers(request, pictures, at)
     checkpoint = found if found.is_file() else _only_checkpoint(found)
-    return _observe_meta(_load_meta(request, checkpoint), pictures, at)
+    return _observe_meta(request, _load_meta(request, checkpoint), pictures, at)
 
 
 def _only_checkpoint(folder: Path) -> Path:
     checkpoints = sorted(folder.glob("*.pth"))
     if len(checkpoints) != 1:
         raise ProbeError(
-            f"`{folder}` holds {len(checkpoints)} `.pth` files where one SAM checkpoint is expected"
+            f"`{folder}` holds {len(checkpoints)} `.pth` files where one SAM checkpoint is expected",
+            "file",
+            "name one file by `include:` of the artifact",
         )
     return checkpoints[0]
 
 
-def _observe_meta(loaded: Loaded, pictures: Pair, at: Points) -> Observation:
+def _observe_meta(request: ProbeRequest, loaded: Loaded, pictures: Pair, at: Points) -> Observation:
     import torch
     from segment_anything import SamPredictor
 
     predictor = SamPredictor(loaded.model)
     run = Run(loaded)
-    first, second = pictures
     # Meta's code keeps float32 weights and buffers; half precision is autocast's business.
     with torch.autocast(loaded.device.type, loaded.dtype, enabled=loaded.dtype != torch.float32):
-        logits, scores, masks = _predict(predictor, first, at)
-        other, _, _ = _predict(predictor, second, at)
-    width, height = first.size
+        answers = [_predict(predictor, picture, at) for picture in pictures]
+    width, height = pictures[0].size
     count, side = _masks_of(loaded.model)
-    text = f"{count} masks, best score {float(scores.max()):.2f}, covering {_cover(masks, scores):.0%}"
+    logits, scores, masks = answers[0]
     if tuple(masks.shape) != (1, count, height, width):
-        raise ProbeError(f"the masks have the shape {tuple(masks.shape)} for a picture of {width}x{height}")
-    return run.observe(logits, other, (1, count, side, side), text)
+        raise ProbeError(
+            f"the masks have the shape {tuple(masks.shape)} for a picture of {width}x{height}", "output"
+        )
+    text = _say(scores[0], masks[0])
+    _draw(request, pictures[0], scores[0], masks[0], at)
+    return run.observe([logits, answers[1][0]], (1, count, side, side), text)
+
+
+def _say(scores: torch.Tensor, masks: torch.Tensor) -> str:
+    best = int(scores.argmax())
+    cover = float(masks[best].float().mean())
+    return f"{len(masks)} masks, best score {float(scores[best]):.2f}, covering {cover:.0%}"
+
+
+def _draw(
+    request: ProbeRequest, picture: Image, scores: torch.Tensor, masks: torch.Tensor, at: Points
+) -> None:
+    order = scores.argsort(descending=True).cpu()
+    draw.save(draw.masks(picture, masks.cpu()[order].numpy(), at), request)
 
 
 def _predict(
@@ -85,10 +104,6 @@ def _predict(
     return logits, scores, masks
 
 
-def _cover(masks: torch.Tensor, scores: torch.Tensor) -> float:
-    return float(masks[0, int(scores.argmax())].float().mean())
-
-
 def _masks_of(model: torch.nn.Module) -> tuple[int, int]:
     decoder, prompts = model.get_submodule("mask_decoder"), model.get_submodule("prompt_encoder")
     return int(decoder.num_multimask_outputs), 4 * int(prompts.image_embedding_size[0])
@@ -96,27 +111,54 @@ def _masks_of(model: torch.nn.Module) -> tuple[int, int]:
 
 def _load_meta(request: ProbeRequest, checkpoint: Path) -> Loaded:
     import torch
-    from segment_anything.modeling import Sam
 
-    device, dtype = device_of(request), dtype_of(request)
-    started = time.perf_counter()
+    device, precision = device_of(request), precision_of(request)
+    if precision.is_int8:
+        raise ProbeError("Meta's `segment_anything` has no int8; transformers has", "setting")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(checkpoint))
-    try:
-        model = _build(Sam, Shapes(state))
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise ProbeError(f"this is not a checkpoint of `segment_anything`: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ProbeError(
+            "this is not a checkpoint of `segment_anything`: it is no dictionary of tensors", "foreign"
+        )
+    estimated = _estimated(state)
+    ensure_room(estimated, request)
+    started = time.perf_counter()
+    model = _build(state)
     wanted = model.state_dict()
     wrong = {key for key in state if key in wanted and state[key].shape != wanted[key].shape}
     keys = model.load_state_dict({key: state[key] for key in state if key not in wrong}, strict=False)
     return Loaded(
         model.to(device).eval(),
         device,
-        dtype,
+        precision,
         time.perf_counter() - started,
         tuple(key for key in keys.missing_keys if key not in wrong),
         tuple(keys.unexpected_keys),
         tuple(sorted(wrong)),
+        estimated,
     )
+
+
+def _estimated(state: Mapping[str, torch.Tensor]) -> int:
+    """Return what the image encoder takes, beside which the decoder is nothing."""
+    import torch
+
+    from .estimate import estimate
+
+    with torch.device("meta"):
+        encoder = _build(state).get_submodule("image_encoder")
+    picture = {"x": torch.empty(1, 3, encoder.img_size, encoder.img_size, device="meta")}
+    return estimate(lambda: encoder, picture, torch.float32)
+
+
+def _build(state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """Return Meta's model for the tensors; raises ProbeError for those of another model."""
+    from segment_anything.modeling import Sam
+
+    try:
+        return _assemble(Sam, Shapes(state))
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise ProbeError(f"{_NOT_SAM}: {error}", "foreign") from error
 
 
 class Shapes:
@@ -138,7 +180,7 @@ class Shapes:
         return max(numbers, default=-1) + 1
 
 
-def _build(sam: type[torch.nn.Module], shapes: Shapes) -> torch.nn.Module:
+def _assemble(sam: type[torch.nn.Module], shapes: Shapes) -> torch.nn.Module:
     _, grid, _, _ = shapes("image_encoder.pos_embed")
     patch = shapes("image_encoder.patch_embed.proj.weight")[-1]
     width = shapes("image_encoder.neck.0.weight")[0]
@@ -213,14 +255,18 @@ def _observe_transformers(request: ProbeRequest, pictures: Pair, at: Points) -> 
     import torch
     from transformers import SamModel, SamProcessor
 
-    loaded = pretrained(SamModel, request)
     processor = SamProcessor.from_pretrained(request.model, **source_of(request))
+    batches = [processor(picture, input_points=[at], return_tensors="pt") for picture in pictures]
+    loaded = pretrained(SamModel, request, batches[0])
     run = Run(loaded)
-    outputs = []
-    for picture in pictures:
-        batch = processor(picture, input_points=[at], return_tensors="pt")
+    answers = []
+    for batch in batches:
         # `to` casts floats alone; without the cast a half-precision model refuses its input.
         with torch.inference_mode():
-            outputs.append(loaded.model(**batch.to(loaded.device, loaded.dtype)))
-    text = f"{outputs[0].iou_scores.numel()} masks, best score {float(outputs[0].iou_scores.max()):.2f}"
-    return run.observe(outputs[0].pred_masks, outputs[1].pred_masks, (1, 1, ANY, ANY, ANY), text)
+            answers.append(loaded.model(**batch.to(loaded.device, loaded.dtype)))
+    sizes = (batches[0][key].cpu() for key in ("original_sizes", "reshaped_input_sizes"))
+    masks = processor.image_processor.post_process_masks(answers[0].pred_masks.float().cpu(), *sizes)[0][0]
+    scores = answers[0].iou_scores[0, 0].float()
+    text = _say(scores, masks)
+    _draw(request, pictures[0], scores, masks, at)
+    return run.observe([answer.pred_masks for answer in answers], (1, 1, ANY, ANY, ANY), text)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import sys
 import traceback
 from typing import TYPE_CHECKING, TextIO
 
 from .. import torchvision_cpu
-from ..request import Observation, ProbeRequest
-from .loading import ProbeError
+from ..request import ProbeRequest
+from .explain import explain
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
+
+    from ..request import Observation
 
 MODULES = {
     "segment-anything": "segment_anything",
@@ -57,28 +58,4 @@ class _Report:
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """Print the failure as an observation, and the traceback to stderr."""
         traceback.print_exception(kind, error, trace)
-        _print(self._answer, Observation(problem=explain(error)))
-
-
-def explain(error: BaseException) -> str:
-    """Return the sentence that tells a person why the probe failed."""
-    text = (str(error).strip().splitlines() or [""])[0][:300]
-    if isinstance(error, ProbeError):
-        return str(error)
-    if _is_memory(error, text):
-        return f"memory ran out: {text or 'the model does not fit'}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the package `{error.name}` is not installed in this environment"
-    if isinstance(error, pickle.UnpicklingError):
-        return (
-            "the checkpoint holds Python objects that could run code, or is damaged; it was not loaded, "
-            "nothing was executed"
-        )
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _is_memory(error: BaseException, text: str) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    marks = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(mark in text for mark in marks)
+        _print(self._answer, explain(error))
