@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from labsync.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +32,11 @@ LAYERS = (
         "packing",
     },
     {"manifest", "plan", "merge"},
-    {"lock", "atomic", "process", "state", "database", "settings", "artifact_locks"},
+    {"lock", "atomic", "process", "state", "database", "settings", "artifact_locks", "session"},
     {"origins", "mirrors", "disk", "env", "smoke"},
-    {"transfer"},
+    {"transfer", "guard"},
     {"steps"},
-    {"workflow"},
+    {"workflow", "workflow_guard"},
     {"render"},
     {"cli", "__main__"},
 )
@@ -132,6 +135,16 @@ def test_files_and_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+def test_training_loops_need_the_standard_library_alone() -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from labsync import session; session.time_left(); "
+        "session.should_stop(); print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = run([sys.executable, "-I", "-S", "-c", script, str(SOURCE.parent)])
+    assert done.returncode == 0, done.error_text
+    assert set(done.stdout.decode().split()) - set(sys.stdlib_module_names) <= {"labsync", "__main__"}
 
 
 def test_every_module_has_a_layer() -> None:

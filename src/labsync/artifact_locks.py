@@ -32,7 +32,7 @@ def hold(state_dir: Path, artifact_name: str, step: str) -> Iterator[None]:
     Raises LockedError (10) naming the other's process and command, be it another process or another
     thread of this one.
     """
-    path = state_dir / "locks" / f"{artifact_name.replace('/', '.')}.{step}"
+    path = _path(state_dir, artifact_name, step)
     with disk_errors(path):
         make_dirs(path.parent)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -46,6 +46,15 @@ def hold(state_dir: Path, artifact_name: str, step: str) -> Iterator[None]:
         os.close(fd)
 
 
+def holder(state_dir: Path, artifact_name: str, step: str) -> str:
+    """Return who holds, or held last, the lock: the process and its command."""
+    try:
+        note = _path(state_dir, artifact_name, step).read_bytes()
+    except OSError:
+        note = b""
+    return _who(note)
+
+
 def locks_work(state_dir: Path) -> bool:
     """Say whether the file system keeps two holders of one lock apart, by trying."""
     try:
@@ -53,6 +62,15 @@ def locks_work(state_dir: Path) -> bool:
             return False
     except LockedError:
         return True
+
+
+def _path(state_dir: Path, artifact_name: str, step: str) -> Path:
+    return state_dir / "locks" / f"{artifact_name.replace('/', '.')}.{step}"
+
+
+def _who(note: bytes) -> str:
+    pid, _, command = note.decode("utf-8", "replace").partition("\n")[0].partition(" ")
+    return f"process {pid} (`{command}`)" if pid.isdigit() else "another labsync"
 
 
 def _try_lock(fd: int) -> bool:
@@ -76,9 +94,7 @@ def _write_note(fd: int) -> None:
 
 
 def _held_by_other(fd: int, artifact_name: str) -> LockedError:
-    note = os.pread(fd, _MAX_NOTE, 0).decode("utf-8", "replace").partition("\n")[0]
-    pid, _, command = note.partition(" ")
-    who = f"process {pid} (`{command}`)" if pid.isdigit() else "another labsync"
+    who = _who(os.pread(fd, _MAX_NOTE, 0))
     return LockedError(
         f"{who} is working on `{artifact_name}`",
         artifact=artifact_name,

@@ -77,6 +77,30 @@ def run(
     return Completed(child.returncode, out or b"", err or b"")
 
 
+class Detached:
+    """A program that goes on when we end, in a session of its own; what it says is added to a file."""
+
+    def __init__(self, argv: Sequence[str], *, cwd: Path, log: Path) -> None:
+        with log.open("ab") as said, _naming(argv[0]):
+            self._child = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    def ended(self) -> int | None:
+        """Return how it ended, None while it goes on."""
+        return self._child.poll()
+
+
 class Servant:
     """A program that stays, and answers on stdout what it is told on stdin. One thread at a time.
 

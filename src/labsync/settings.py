@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ class Options:
 
     `offline` means no network at all (a directory mirror still works); `no_mirror` stops writing to
     the mirror, not reading; `bandwidth` is the most bytes per second that a run may move over the
-    network; `confirm` asks the person and is only called when `yes` is false.
+    network; `confirm` asks the person and is only called when `yes` is false. Setting `stop` ends a
+    transfer under way, as a signal would.
     """
 
     jobs: int = DEFAULT_JOBS
@@ -36,6 +38,7 @@ class Options:
     no_mirror: bool = False
     bandwidth: float = math.inf
     confirm: Callable[[str], bool] = never
+    stop: threading.Event = field(default_factory=threading.Event)
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def agrees(self, question: str) -> bool:

@@ -65,7 +65,8 @@ def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outco
 
 def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say how everything stands; one request to the mirror when nothing changed."""
-    from labsync.steps.advice import advise
+    from labsync.steps.advice import advise, with_guard
+    from labsync.steps.session_status import guard_status, last_session, session_status
     from labsync.steps.status import examine
 
     unreached = lab.reach_mirror()
@@ -83,7 +84,9 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
         skipped=skipped,
         errors=errors,
     )
-    return Outcome(report, (advise(lab, stands),))
+    session, guarded, last = session_status(lab), guard_status(lab), last_session(lab)
+    advice = with_guard(advise(lab, stands), session, guarded)
+    return Outcome(report, (advice, session, guarded, *([last] if last else ())))
 
 
 def pull(lab: Lab, selections: Sequence[Selection]) -> Outcome:

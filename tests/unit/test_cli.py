@@ -116,11 +116,12 @@ def test_usage_errors_are_2_and_end_with_a_report(box: Box, args: list[str]) -> 
 
 
 TRANSFER = ("bootstrap", "lock", "mirror", "pull", "push", "verify")
+GUARDED = ("guard run", "guard start", "up")
 
 
 def test_commands_that_transfer_take_a_limit() -> None:
     limited = {n for n, command in _commands() for p in command.params if "--bwlimit" in p.opts}
-    assert limited == set(TRANSFER)
+    assert limited == {*TRANSFER, *GUARDED}
 
 
 @pytest.mark.parametrize("name", TRANSFER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labsync.render import text
+from labsync.render.units import size
 from labsync.report import (
     ArtifactReport,
     Built,
@@ -42,7 +43,7 @@ from labsync.steps.outcome import (
     ],
 )
 def test_size(count: int, shown: str) -> None:
-    assert text.size(count) == shown
+    assert size(count) == shown
 
 
 def test_table_aligns_all_but_the_last_column() -> None:

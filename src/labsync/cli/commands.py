@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labsync.cli.guard import guard, up
 from labsync.cli.options import artifacts, bwlimit, chosen, common, emit, no_mirror, open_lab, selectors
 
 if TYPE_CHECKING:
@@ -261,4 +262,5 @@ def bootstrap(common: Common, device: str, require_gpu: bool) -> int:
 
 ALL = (
     init, lock, status, pull, push, mirror, verify, log, path, url, du, env, kernel, smoke, doctor, bootstrap,
+    guard, up,
 )  # fmt: skip

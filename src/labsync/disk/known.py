@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from labsync.disk.hashing import AT_ONCE, Digested, Looked, hash_all
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from labsync.places import FoundState
+    from labsync.report import Skipped
     from labsync.state import Published, Remembered, State
 
     Locate = Callable[[str], tuple[str, str]]  # from a file's path in its artifact to its place and key
@@ -57,6 +59,28 @@ def identify(files: Iterable[Beside]) -> str | None:
     if lines:
         digest.update(("\n".join(lines) + "\n").encode())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What lies in a folder, told by stat alone: what is as recorded, and the stat of everything else."""
+
+    recorded: Mapping[str, Found]
+    fresh: Mapping[str, os.stat_result]
+    skipped: tuple[Skipped, ...] = ()
+    exists: bool = True
+
+
+def sort_out(files: Iterable[Beside]) -> tuple[dict[str, Found], dict[str, os.stat_result]]:
+    """Return what of the files is as recorded, and the stat of the others; nothing is read."""
+    recorded, fresh = {}, {}
+    for path, stat, row in files:
+        if row is None or not row[6]:
+            fresh[path] = stat
+        else:
+            entry = FileEntry(path, row[5], stat.st_size, bool(stat.st_mode & 0o100))
+            recorded[path] = Found(entry, "recorded")
+    return recorded, fresh
 
 
 def found_files(files: Iterable[Beside], locate: Locate, state: State) -> dict[str, Found]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from labsync.atomic import disk_errors, make_dirs
 from labsync.disk.hashing import hash_file
-from labsync.disk.known import beside, found_files, identify, unrecorded
+from labsync.disk.known import Look, beside, found_files, identify, sort_out, unrecorded
 from labsync.disk.marker import Marker
 from labsync.disk.placing import Ways, device_of, lstat, make_way, nearest, set_aside
 from labsync.disk.publishing import EXECUTABLE, PLAIN, Publisher, Target
@@ -83,6 +83,18 @@ class TreeHome:
         known = iter(()) if rehash else self._remembered()
         files = found_files(beside(walk, known), self._locate, self._state)
         return Inventory(files, walk.skipped, complete)
+
+    def look(self) -> Look:
+        """Look at every file without reading any: a walk beside what is remembered."""
+        if not self._exists():
+            return Look({}, {}, exists=False)
+        walk = self._walk()
+        recorded, fresh = sort_out(beside(walk, self._remembered()))
+        return Look(recorded, fresh, walk.skipped)
+
+    def locate(self, path: str) -> tuple[str, str]:
+        """Return where a file lies, and its key in the state; RefusedError for a path not of ours."""
+        return self._locate(path)
 
     def identity(self) -> str | None:
         """Return the id of the snapshot that lies here, as `disk.base.Home` says."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from labsync.events import BytesMoved, FileDone, Note, StageStarted, TransferEnded, TransferPlanned
 from labsync.render.output import silence
-from labsync.render.text import size
+from labsync.render.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,24 +7,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labsync.names import escape
+from labsync.render.session import guard_lines, last_session_lines, session_lines
+from labsync.render.units import size
 from labsync.snapshot import ABBREVIATION
-from labsync.steps.outcome import Action, Advice, Check, Location, LockLine, SnapshotLine, Usage
+from labsync.steps.outcome import (
+    Action,
+    Advice,
+    Check,
+    GuardStatus,
+    LastSession,
+    Location,
+    LockLine,
+    SessionStatus,
+    SnapshotLine,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from labsync.report import ErrorReport, Report
     from labsync.steps.outcome import Item, Outcome
-
-
-def size(count: int) -> str:
-    """Return a byte count as people read it, in binary units."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if round(value, 1) < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
@@ -70,12 +73,13 @@ def all_error_lines(errors: Sequence[ErrorReport]) -> Iterator[str]:
 
 
 def item_lines(items: Sequence[Item]) -> Iterator[str]:
-    """Yield the data lines of an outcome; equal kinds become one table."""
+    """Yield the data lines of an outcome; equal kinds become one table, the session comes first."""
+    items = sorted(items, key=_order)
     groups: dict[type, list[Sequence[str]]] = {}
     for item in items:
         groups.setdefault(type(item), []).append(_row(item))
     for kind, group in groups.items():
-        if kind is Advice:
+        if kind in _LINES:
             yield from (line for row in group for line in row)
         else:
             yield from table(group)
@@ -97,8 +101,28 @@ def _row(item: Item) -> Sequence[str]:
             return (f"{_MARKS[result]} {name}", f"{detail}{f' (hint: {hint})' if hint else ''}")
         case LockLine(artifact, state, revision, files, count):
             return (artifact, state, revision[:ABBREVIATION], f"{files} files", size(count))
+        case _:
+            return tuple(_told(item))
+
+
+def _told(item: SessionStatus | GuardStatus | LastSession | Advice) -> Iterator[str]:
+    match item:
+        case SessionStatus():
+            return session_lines(item)
+        case GuardStatus():
+            return guard_lines(item)
+        case LastSession():
+            return last_session_lines(item)
         case Advice():
-            return tuple(_advice(item))
+            return _advice(item)
+
+
+_LINES = (SessionStatus, GuardStatus, LastSession, Advice)
+"""What is told in lines of its own, in the order in which a person needs it."""
+
+
+def _order(item: Item) -> int:
+    return _LINES.index(type(item)) if isinstance(item, _LINES) else len(_LINES)
 
 
 _MARKS = {"ok": "ok", "warning": "!!", "failed": "XX"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labsync.names import ArtifactName
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from labsync.report import ArtifactReport
     from labsync.snapshot import FileEntry
     from labsync.steps.lab import Lab
+    from labsync.steps.outcome import GuardStatus, SessionStatus
     from labsync.steps.status import Stand
 
 
@@ -90,6 +92,14 @@ def _proof_command(lab: Lab) -> str:
             return ""
         return "labsync smoke --pending" + ("" if has_gpu() else " (on a GPU session)")
     return ""
+
+
+def with_guard(advice: Advice, session: SessionStatus, guard: GuardStatus) -> Advice:
+    """Advise to start the guard, where nothing is more urgent and the session may end before it is seen."""
+    is_wanted = session.seconds_left is not None or guard.state == "died"
+    if advice.next_command or advice.embedded or guard.state == "running" or not is_wanted:
+        return advice
+    return replace(advice, next_command="labsync guard start")
 
 
 def next_command(

@@ -234,7 +234,12 @@ def _execute(
         # What keeps the probe from being answered also keeps each write, and is reported there.
         with contextlib.suppress(LabsyncError):
             lab.probe_mirror()
-    engine = Engine(jobs=lab.options.jobs, observer=lab.observe, pace=Pace(lab.options.bandwidth))
+    engine = Engine(
+        jobs=lab.options.jobs,
+        observer=lab.observe,
+        pace=Pace(lab.options.bandwidth),
+        stop=lab.options.stop,
+    )
     try:
         return engine.execute(routes, work, packs)
     except InterruptedRunError as error:

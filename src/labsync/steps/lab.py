@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labsync.disk.base import Home
+    from labsync.disk.tree import TreeHome
     from labsync.events import Observer
     from labsync.lock import Lock, LockedArtifact
     from labsync.manifest.model import Artifact, Manifest
@@ -205,6 +206,10 @@ class Lab:
                 self.manifest.state_dir,
                 hf_cache_dir(self.options.env),
             )
+        return self.tree(artifact)
+
+    def tree(self, artifact: Artifact) -> TreeHome:
+        """Return the folder or file that the manifest names; what is made always has one."""
         from labsync.disk.tree import TreeHome
 
         return TreeHome(self.manifest.root, artifact, self.state, self.manifest.state_dir)

@@ -94,7 +94,75 @@ class Advice:
     embedded: bool = False
 
 
-Item: TypeAlias = Action | SnapshotLine | Location | Usage | Check | LockLine | Advice
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """The session of this box: times in seconds, None where no limit is known.
+
+    `gpu_used` and `cpu_used` are of the last 24 hours; `gpu_allowed` and `cpu_allowed` what the platform
+    gives in that time. `source` says where the time left was learned from, `notes` which guesses were
+    dropped.
+    """
+
+    profile: str
+    seconds_left: float | None
+    source: str
+    notes: tuple[str, ...] = ()
+    gpu_used: float = 0.0
+    cpu_used: float = 0.0
+    gpu_allowed: float | None = None
+    cpu_allowed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    """How the guard stands: `running`, `off`, or `died`, when it ended without a word in this session.
+
+    `beat_age` and `pushed_age` are seconds since its last sign of life and since its last push, None
+    where there was none.
+    """
+
+    state: str
+    pid: int = 0
+    phase: str = ""
+    interval: float = 0.0
+    beat_age: float | None = None
+    pushed_age: float | None = None
+    waiting_files: int = 0
+    waiting_bytes: int = 0
+    errors: int = 0
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LastSession:
+    """The last session that a guard watched: `reason` is why it ended, empty when it was cut off.
+
+    `safe` names the snapshots that the mirror had at its end, `unsafe` what was on the disk alone;
+    `command` continues.
+    """
+
+    began: str
+    ended: str
+    reason: str
+    safe: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
+    unsafe_files: int = 0
+    unsafe_bytes: int = 0
+    command: str = ""
+
+
+Item: TypeAlias = (
+    Action
+    | SnapshotLine
+    | Location
+    | Usage
+    | Check
+    | LockLine
+    | Advice
+    | SessionStatus
+    | GuardStatus
+    | LastSession
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from labsync.steps.goals import mirrored, unchanged
 from labsync.steps.publish import publish_sourced
 from labsync.steps.push_results import push_results
 from labsync.steps.push_units import complete_units, push_units
-from labsync.steps.settled import settle
+from labsync.steps.settled import take_all
 from labsync.steps.storing import NotStoredError, Pushed, store
 
 if TYPE_CHECKING:
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from labsync.manifest.model import Artifact
     from labsync.places import Inventory
     from labsync.steps.lab import Lab
+    from labsync.steps.settled import Take, Taken
 
 
-def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
-    """Push the selected artifacts one after the other; one's failure does not stop the others."""
+def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool, take: Take = take_all) -> Pushed:
+    """Push the selected artifacts one after the other; one's failure does not stop the others.
+
+    `take` decides what of a made artifact goes.
+    """
     pushed = Pushed()
     if not lab.has_mirror:
         raise UsageError(
@@ -38,7 +42,7 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
     for artifact in artifacts:
         try:
             with hold(lab.manifest.state_dir, artifact.name, "mirror"):
-                _push_one(lab, artifact, pushed, prune=prune)
+                _push_one(lab, artifact, pushed, take, prune=prune)
         except NotStoredError:
             continue
         except LabsyncError as error:
@@ -46,21 +50,24 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool) -> Pushed:
     return pushed
 
 
-def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, *, prune: bool) -> None:
+def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, take: Take, *, prune: bool) -> None:
     if unchanged(lab, artifact):
         pushed.unchanged.add(artifact.name)
-        return
-    home = lab.home(artifact)
-    inventory = home.inventory(rehash=False)
-    if not artifact.is_made:
-        _push_sourced(lab, artifact, home, inventory, pushed)
-        return
+    elif artifact.is_made:
+        with take(lab, artifact) as taken:
+            _push_made(lab, artifact, taken, pushed, prune=prune)
+    else:
+        home = lab.home(artifact)
+        _push_sourced(lab, artifact, home, home.inventory(rehash=False), pushed)
+
+
+def _push_made(lab: Lab, artifact: Artifact, taken: Taken, pushed: Pushed, *, prune: bool) -> None:
     base = lab.base(artifact)
-    if not inventory.exists and base is None:
+    if not taken.exists and base is None:
         lab.observe(Note(f"`{artifact.name}`: `{artifact.path}` does not exist yet, nothing to push"))
         return
-    _refuse_lost_folder(artifact, inventory, base)
-    settled = settle(artifact, home, inventory)
+    _refuse_lost_folder(artifact, taken, base)
+    home, settled = taken.home, taken.settled
     pushed.skipped += settled.skipped
     pushed.errors += settled.errors
     if artifact.kind == "checkpoints":
@@ -68,19 +75,19 @@ def _push_one(lab: Lab, artifact: Artifact, pushed: Pushed, *, prune: bool) -> N
     else:
         mine, known = settled.snapshot, (base or EMPTY).by_path
         # What cannot be pushed now is as this disk knew it: it must not look deleted.
-        waiting = [known[path] for path in inventory.files if path in known and path not in mine.by_path]
+        waiting = [known[path] for path in taken.here if path in known and path not in mine.by_path]
         push_results(lab, artifact, home, Snapshot.of([*mine, *waiting]), pushed, prune=prune)
 
 
-def _refuse_lost_folder(artifact: Artifact, inventory: Inventory, base: Snapshot | None) -> None:
+def _refuse_lost_folder(artifact: Artifact, taken: Taken, base: Snapshot | None) -> None:
     """Stop before a lost or emptied folder is mistaken for the user's wish (aws/aws-cli#1564)."""
-    if not inventory.exists:
+    if not taken.exists:
         raise NotFoundError(
             f"the folder `{artifact.path}` is gone",
             safe="the mirror keeps what it has",
             hint=f"`labsync pull {artifact.name}` brings it back",
         )
-    if base is not None and len(base) and not inventory.files:
+    if base is not None and len(base) and not taken.here:
         raise RefusedError(
             f"the folder `{artifact.path}` is suddenly empty",
             safe="the mirror keeps what it has",

@@ -8,6 +8,7 @@ from labsync.errors import ConflictError
 from labsync.merge import is_complete, units
 from labsync.mirrors.base import HeadMovedError, HeadName
 from labsync.report import Skipped
+from labsync.session.saving import is_saved
 from labsync.snapshot import Snapshot
 from labsync.steps.goals import within
 from labsync.steps.publish import new_index, publish
@@ -15,7 +16,8 @@ from labsync.steps.storing import Pushed, keep_loser, store
 from labsync.steps.uploads import end_uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from labsync.disk.base import Home
     from labsync.manifest.model import Artifact
@@ -67,7 +69,7 @@ def complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pus
     found = []
     mine, waiting = settled.snapshot, units(settled.busy)
     for unit, members in units(mine.by_path).items():
-        if not is_complete(unit, members, artifact.complete):
+        if is_finished(artifact, home.path, unit, members) is False:
             pushed.skipped.append(Skipped(unit or artifact.path, "the checkpoint is not finished"))
         elif unit in waiting:
             pushed.skipped.append(Skipped(unit or artifact.path, "a file of the checkpoint is not settled"))
@@ -75,6 +77,18 @@ def complete_units(artifact: Artifact, home: Home, settled: Settled, pushed: Pus
             newest = max(home.source(path).stat().st_mtime_ns for path in members)
             found.append((newest, unit, Snapshot.of(mine.by_path[path] for path in members)))
     return [snapshot for _, _, snapshot in sorted(found, key=lambda item: item[:2])]
+
+
+def is_finished(artifact: Artifact, folder: Path, unit: str, members: Iterable[str]) -> bool | None:
+    """Say what a checkpoint's own rule says of it, None where it has no rule.
+
+    `folder` is the artifact's. A folder that `labsync.session.saving` made is finished.
+    """
+    if unit and is_saved(folder / unit):
+        return True
+    if artifact.complete or unit.startswith("checkpoint-"):
+        return is_complete(unit, members, artifact.complete)
+    return None
 
 
 def _unit_conflict(

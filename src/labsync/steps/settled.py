@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from labsync.errors import IntegrityError
 from labsync.names import escape
@@ -12,9 +13,13 @@ from labsync.snapshot import Snapshot
 from labsync.steps.writers import NEVER_PUSHED, held_open, is_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from contextlib import AbstractContextManager
+
     from labsync.disk.base import Home
     from labsync.manifest.model import Artifact
     from labsync.places import Inventory
+    from labsync.steps.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,31 @@ class Settled:
     busy: frozenset[str]
     skipped: tuple[Skipped, ...]
     errors: tuple[ErrorReport, ...]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a push takes of a made artifact: where from, what may go, and all the paths that are `here`."""
+
+    home: Home
+    settled: Settled
+    here: Collection[str]
+    exists: bool = True
+
+
+class Take(Protocol):
+    """How a push comes by the files of a made artifact; they stay as they are while the context is open."""
+
+    def __call__(self, lab: Lab, artifact: Artifact) -> AbstractContextManager[Taken]:
+        """Look at the artifact, and take what may be pushed."""
+
+
+@contextlib.contextmanager
+def take_all(lab: Lab, artifact: Artifact) -> Iterator[Taken]:
+    """Take every file that nobody has open, as it is now: a person who pushes does not wait."""
+    home = lab.home(artifact)
+    inventory = home.inventory(rehash=False)
+    yield Taken(home, settle(artifact, home, inventory), inventory.files, inventory.exists)
 
 
 def settle(artifact: Artifact, home: Home, inventory: Inventory) -> Settled:

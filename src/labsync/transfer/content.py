@@ -32,7 +32,8 @@ class FileContent:
     """A file on the disk that should be `entry`; a ChangedError instead of an end when it is not, or moved.
 
     The descriptor and the path are compared before and after by device, inode, size, mtime and ctime:
-    a writer that is quick enough to leave the bytes alone is noticed all the same.
+    a writer that is quick enough to leave the bytes alone is noticed all the same. A ctime that moved
+    with the number of links is none: a trainer that removes one name of the file writes nothing.
     """
 
     def __init__(self, path: Path, entry: FileEntry) -> None:
@@ -95,7 +96,7 @@ class FileContent:
             now = (os.fstat(file.fileno()), self._path.stat())
         except OSError:
             return False
-        return all(_fingerprint(stat) == _fingerprint(before) for stat in now)
+        return all(_is_like(stat, before) for stat in now)
 
     def _changed(self, how: str) -> ChangedError:
         return ChangedError(
@@ -105,8 +106,12 @@ class FileContent:
         )
 
 
-def _fingerprint(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+def _is_like(stat: os.stat_result, before: os.stat_result) -> bool:
+    same = all(getattr(stat, name) == getattr(before, name) for name in _FINGERPRINT)
+    return same and (stat.st_ctime_ns == before.st_ctime_ns or stat.st_nlink != before.st_nlink)
+
+
+_FINGERPRINT = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
 
 
 class StreamContent:

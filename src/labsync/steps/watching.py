@@ -1,0 +1,213 @@
+"""One made artifact under the guard's eyes: what is new in it, and whether that is finished."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from labsync.disk.known import Look
+from labsync.disk.pins import Manner, Wish
+from labsync.guard.formats import missing_shards, wholeness
+from labsync.guard.phases import patience
+from labsync.guard.settled import (
+    Judgement,
+    Sight,
+    Sighting,
+    Unit,
+    View,
+    judge_result,
+    judge_unit,
+    observe,
+    observe_unit,
+)
+from labsync.merge import units
+from labsync.steps.push_units import is_finished
+from labsync.steps.writers import held_open, is_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from labsync.disk.tree import TreeHome
+    from labsync.guard.formats import Wholeness
+    from labsync.guard.loop import Order
+    from labsync.manifest.model import Artifact
+    from labsync.names import ArtifactName
+    from labsync.steps.lab import Lab
+
+INDEX = ".safetensors.index.json"
+NOT_NEWER = "it is older than the newest checkpoint in the mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Something new: a file of results, or a checkpoint; `changed` is when it last did, since the boot."""
+
+    artifact: ArtifactName
+    name: str
+    paths: tuple[str, ...]
+    size: int
+    changed: float
+    judgement: Judgement
+    is_unit: bool
+    sights: tuple[Sight, ...]
+
+    @property
+    def key(self) -> tuple[ArtifactName, str]:
+        """What tells it from everything else."""
+        return self.artifact, self.name
+
+
+@dataclass
+class Watch:
+    """What is remembered of an artifact from look to look.
+
+    `seen` is the last look, `rewritten` the files that were written again in place while they were
+    sent: they are copied the next time.
+    """
+
+    seen: Look = field(default_factory=lambda: Look({}, {}))
+    rewritten: set[str] = field(default_factory=set)
+    _sightings: dict[str, Sighting] = field(default_factory=dict)
+    _units: dict[str, Unit] = field(default_factory=dict)
+    _whole: dict[str, tuple[Sight, Wholeness]] = field(default_factory=dict)
+    _safe: dict[str, tuple[Sight, ...]] = field(default_factory=dict)
+    _newest_pushed: float = float("-inf")
+
+    @property
+    def here(self) -> Collection[str]:
+        """All paths that were there."""
+        return [*self.seen.recorded, *self.seen.fresh]
+
+    def look(self, lab: Lab, artifact: Artifact, order: Order, now: float) -> list[Watched]:
+        """Return what is new, and what each of it is judged to be."""
+        home = lab.tree(artifact)
+        look = home.look()
+        fresh = {path: stat for path, stat in look.fresh.items() if not is_secret(path)}
+        self.seen = Look(look.recorded, fresh, look.skipped, look.exists)
+        sights = {path: Sight.of(stat) for path, stat in fresh.items()}
+        self._whole = {p: known for p, known in self._whole.items() if sights.get(p) == known[0]}
+        if artifact.kind == "checkpoints":
+            return self._look_at_units(home, artifact, sights, order, now)
+        self._sightings = observe(self._sightings, sights, now)
+        view = self._view(home, sights, order, now)
+        return [self._file(artifact, path, seen, view) for path, seen in self._sightings.items()]
+
+    def _file(self, artifact: Artifact, path: str, seen: Sighting, view: View) -> Watched:
+        judgement = judge_result(path, seen, view)
+        size = seen.sight.size
+        return Watched(
+            artifact.name, path, (path,), size, seen.since, judgement, is_unit=False, sights=(seen.sight,)
+        )
+
+    def _look_at_units(
+        self, home: TreeHome, artifact: Artifact, fresh: Mapping[str, Sight], order: Order, now: float
+    ) -> list[Watched]:
+        """Return the checkpoints of which any file is new."""
+        new = units(fresh)
+        members = {unit: paths for unit, paths in units(self.here).items() if unit in new}
+        sights = dict(fresh)
+        for path in (path for paths in members.values() for path in paths if path not in sights):
+            with contextlib.suppress(OSError):
+                sights[path] = Sight.of(home.source(path).lstat())
+        self._sightings = observe(self._sightings, sights, now)
+        view = self._view(home, sights, order, now)
+        before, self._units = self._units, {}
+        for unit, paths in members.items():
+            self._units[unit] = observe_unit(
+                before.get(unit),
+                {path: self._sightings[path] for path in paths if path in sights},
+                now,
+                finished=is_finished(artifact, home.path, unit, paths),
+                missing=_missing(home, unit, paths),
+            )
+        return [self._unit(artifact, name, unit, view) for name, unit in self._units.items()]
+
+    def _unit(self, artifact: Artifact, name: str, unit: Unit, view: View) -> Watched:
+        judgement = judge_unit(unit, view)
+        if judgement.verdict == "ready" and unit.changed < self._newest_pushed:
+            judgement = Judgement("waiting", NOT_NEWER)
+        sights = tuple(seen.sight for _, seen in sorted(unit.members.items()))
+        return Watched(
+            artifact.name,
+            name or artifact.path,
+            tuple(sorted(unit.members)),
+            unit.size,
+            unit.changed,
+            judgement,
+            is_unit=True,
+            sights=sights,
+        )
+
+    def _view(self, home: TreeHome, sights: Mapping[str, Sight], order: Order, now: float) -> View:
+        places = {home.source(path): path for path in sights}
+        writers = {places[place]: pid for place, pid in held_open(places).items()}
+        return View(
+            now,
+            lambda first: patience(order.settle, order.interval, now - first),
+            writers,
+            lambda path: self._wholeness(home.source(path), path, sights[path]),
+        )
+
+    def _wholeness(self, place: Path, path: str, sight: Sight) -> Wholeness:
+        """Return what the file's format tells, asked once for each content."""
+        if path not in self._whole:
+            try:
+                with place.open("rb") as file:
+                    self._whole[path] = (sight, wholeness(path, file, sight.size))
+            except OSError:
+                return "unknown"  # it is gone, or cannot be read: holding it will tell
+        return self._whole[path][1]
+
+    def wishes(self, item: Watched) -> list[Wish]:
+        """Return how each file of it is to be held."""
+        manner: Manner = "beginning" if item.judgement.verdict == "growing" else "link"
+        return [
+            Wish(
+                path,
+                sight.size,
+                sight.mtime_ns,
+                sight.inode,
+                "copy" if manner == "link" and path in self.rewritten else manner,
+            )
+            for path, sight in zip(item.paths, item.sights, strict=True)
+        ]
+
+    def pushed(self, item: Watched) -> None:
+        """Take note that the mirror has it as it was seen."""
+        self._safe[item.name] = item.sights
+        if item.is_unit:
+            self._newest_pushed = max(self._newest_pushed, item.changed)
+
+    def is_safe(self, item: Watched) -> bool:
+        """Say whether the mirror has it as it was last seen."""
+        known = self._safe.get(item.name, ())
+        return len(known) == len(item.sights) and all(map(Sight.is_like, known, item.sights))
+
+    def released(self, home: TreeHome, items: Collection[Watched]) -> None:
+        """See the files anew that were held under a second name: losing it again is no change."""
+        for path in (path for item in items for path in item.paths if path in self._sightings):
+            with contextlib.suppress(OSError):
+                seen, now = self._sightings[path], Sight.of(home.source(path).lstat())
+                if now[:2] == seen.sight[:2] and now.inode == seen.sight.inode:
+                    self._sightings[path] = replace(seen, sight=now)
+
+
+def is_still(home: TreeHome, item: Watched) -> bool:
+    """Say whether a checkpoint still has just the files that it had: rotation may have begun on it."""
+    look = home.look()
+    now = units([*look.recorded, *look.fresh])
+    return item.paths in now.values()
+
+
+def _missing(home: TreeHome, unit: str, paths: Collection[str]) -> list[str]:
+    """Return the shards that an index among the files names and that are not there."""
+    prefix = f"{unit}/" if unit else ""
+    names = {path.removeprefix(prefix) for path in paths}
+    missing: list[str] = []
+    for path in paths:
+        if path.endswith(INDEX):
+            with contextlib.suppress(OSError):
+                missing += missing_shards(home.source(path).read_bytes(), names)
+    return missing
