@@ -6,11 +6,11 @@ import contextlib
 import errno
 import functools
 import os
-import secrets
 import shutil
 import stat
 from typing import TYPE_CHECKING
 
+from labsync import staging
 from labsync.errors import ConflictError, DiskError, RefusedError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # linux/fs.h: FICLONE, _IOW(0x94, 9, int); https://man7.org/linux/man-pages/man2/ioctl_ficlone.2.html
 _FICLONE = 0x40049409
+NEW = ".labsync-new"  # what is staged beside its target ends so
+_SHOWN = 32  # characters of the target's name in that of its stage, which may have 255 bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
@@ -92,15 +94,14 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
 def create_bytes(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """Create the file at `path` whole; False, and no change, when something is there already.
 
-    `link(2)` is atomic where `O_EXCL` would show a half-written file.
+    A rename is atomic where `O_EXCL` would show a half-written file.
     """
     with disk_errors(path):
         make_dirs(path.parent)
         staged = _write_staged(path, data, mode)
         try:
-            os.link(staged, path)
-        except FileExistsError:
-            return False
+            if not rename_new(staged, path):
+                return False
         finally:
             staged.unlink(missing_ok=True)
         fsync_dir(path.parent)
@@ -108,8 +109,10 @@ def create_bytes(path: Path, data: bytes, mode: int = 0o644) -> bool:
 
 
 def _write_staged(path: Path, data: bytes, mode: int) -> Path:
-    staged = path.with_name(f".{secrets.token_hex(8)}.labsync-new")
-    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    """Write the bytes to a durable file beside `path`; what killed writers of it left is removed."""
+    prefix = f".{path.name[:_SHOWN]}."
+    staging.sweep(path.parent, prefix=prefix, suffix=NEW)
+    staged, fd = staging.open_staged(path.parent, mode, prefix=prefix, suffix=NEW)
     try:
         with open(fd, "wb") as file:
             file.write(data)

@@ -18,7 +18,8 @@ from labsync.errors import ChangedError, DiskError
 from labsync.mirrors.base import OtherBytesError
 from labsync.mirrors.directory import DirectoryMirror
 from labsync.mirrors.memory import MemoryMirror
-from labsync.mirrors.placer import ABANDONED, STAGE, Placer
+from labsync.mirrors.placer import STAGE, Placer
+from labsync.staging import ABANDONED
 from tests.fakes.box import Box
 from tests.fakes.contents import FakeContent, failing, right, unknown
 from tests.fakes.journal import MemoryJournal

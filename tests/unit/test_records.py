@@ -70,10 +70,12 @@ def test_an_index_has_the_documented_form() -> None:
 
 
 def test_a_head_has_the_documented_form() -> None:
-    assert head_bytes(HEAD).decode() == (
+    fields = (
         f'{{"version":1,"artifact":"results/runs","snapshot":"{A}","index":"{B}","parent":"",'
-        f'"time":"2026-11-20T10:15:00Z","host":"box-a","nonce":"{"d" * 32}"}}\n'
+        f'"time":"2026-11-20T10:15:00Z","host":"box-a","nonce":"{"d" * 32}"'
     )
+    digest = sha256_bytes(f"{fields}}}\n".encode())
+    assert head_bytes(HEAD).decode() == f'{fields},"sha256":"{digest}"}}\n'
 
 
 def test_what_was_written_is_read_again() -> None:
@@ -287,6 +289,23 @@ def test_a_wrong_head_is_named(changes: dict[str, object], problem: str) -> None
     with pytest.raises(InvalidError) as caught:
         parse_head(data, NAME, "7")
     assert problem in caught.value.what
+
+
+@pytest.mark.fault(42, 26)
+def test_no_flipped_bit_of_a_head_is_believed() -> None:
+    data = head_bytes(HEAD)
+    for at in range(len(data)):
+        for bit in range(8):
+            spoilt = bytearray(data)
+            spoilt[at] ^= 1 << bit
+            with pytest.raises((IntegrityError, InvalidError)):
+                parse_head(bytes(spoilt), NAME, "7")
+
+
+def test_a_head_without_its_digest_is_not_believed() -> None:
+    line = head_bytes(HEAD).replace(b',"sha256"', b', "sha256"')
+    with pytest.raises(InvalidError, match="wrong `sha256`"):
+        parse_head(line, NAME, "7")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"null", b"{", b"[" * 100_000])

@@ -12,13 +12,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
 from labsync.atomic import disk_error, disk_errors, fsync_dir, make_dirs, refuse_links
+from labsync.digest import sha256_bytes
 from labsync.disk.hashing import Digested, Looked, hash_all
 from labsync.disk.hf_records import HfRecords
 from labsync.disk.known import judge
@@ -308,7 +308,9 @@ class HfCacheHome:
     def _point(self, file: LockedFile, stage: Path) -> None:
         """Make the file's link; its name is not durable yet."""
         pointer = self._pointer(file.entry.path)
-        staged = stage / f"{secrets.token_hex(8)}.link"
+        # One name for one link, which this artifact's lock makes ours: what a killed run left is replaced.
+        staged = stage / f"{sha256_bytes(pointer.encode('utf-8', 'surrogateescape'))}.link"
+        staged.unlink(missing_ok=True)
         staged.symlink_to(_link(file))
         try:
             staged.replace(pointer)

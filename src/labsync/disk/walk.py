@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from labsync.atomic import disk_error, disk_errors
+from labsync.atomic import NEW, disk_error, disk_errors
 from labsync.disk.placing import lstat, refuse_in_the_way
 from labsync.errors import RefusedError
 from labsync.names import MAX_KEY, escape, fold, path_problem
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from labsync.filters import Filter
 
 OWN = ".labsync"  # `.labsync/`, `.labsync-stage/` and every other name of ours that begins so
-NEW = ".labsync-new"  # what `atomic.write_bytes` stages beside its target
 
 
 class Walk:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 from labsync import atomic
@@ -58,8 +57,9 @@ def switch(envs: Path, name: str, prefix: Path) -> None:
     """Make the name stand for `prefix`, at once; a kernel that runs on the old one keeps its files."""
     if current(envs, name) == prefix:
         return
-    staged = envs / f".{secrets.token_hex(8)}.labsync-new"
+    staged = envs / f".{name}{atomic.NEW}"  # one name, for the lock is held: a killed switch leaves no more
     with atomic.disk_errors(staged):
+        staged.unlink(missing_ok=True)
         staged.symlink_to(prefix.name)
         atomic.rename(staged, envs / name)
 

@@ -1,16 +1,18 @@
 """The mirror's records as bytes: how an index and a head are written, and how strictly they are read.
 
-A head is one JSON object: version, artifact, snapshot, index, parent, time, host, nonce. What an index
-is, `labsync.mirrors.indexes` says.
+A head is one JSON object: version, artifact, snapshot, index, parent, time, host, nonce, and last the
+SHA-256 of the line as it is without it: nothing else names a head's bytes, and a byte that changed on
+the way must not be remembered. What an index is, `labsync.mirrors.indexes` says.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING
 
-from labsync.digest import is_sha256
-from labsync.errors import InvalidError
+from labsync.digest import is_sha256, sha256_bytes
+from labsync.errors import IntegrityError, InvalidError
 from labsync.mirrors.base import CONFLICT, HEADS, INDEXES, Head, HeadName, Index
 from labsync.mirrors.indexes import MAX_STORED, index_bytes, parse_index
 from labsync.mirrors.record import MAX_HEAD, VERSION, NewerVersionError, Record, line_of
@@ -24,7 +26,8 @@ __all__ = [
     "new_batch", "new_head", "parse_head", "parse_index",
 ]  # fmt: skip
 
-_HEAD = ("version", "artifact", "snapshot", "index", "parent", "time", "host", "nonce")
+_HEAD = ("version", "artifact", "snapshot", "index", "parent", "time", "host", "nonce", "sha256")
+_SEALED = re.compile(rb'(?P<fields>.*),"sha256":"(?P<sha256>[0-9a-f]{64})"\}\n', re.DOTALL)
 
 
 def head_key(name: HeadName) -> str:
@@ -60,14 +63,26 @@ def new_head(name: HeadName, index: Index, index_id: str, expected: Head | None)
 
 def head_bytes(head: Head) -> bytes:
     """Return the stored bytes of a head; its name and its mark are not among them."""
-    return line_of({
+    line = line_of({
         "version": VERSION, "artifact": head.name.artifact, "snapshot": head.snapshot, "index": head.index,
         "parent": head.parent, "time": head.time, "host": head.host, "nonce": head.nonce,
     })  # fmt: skip
+    return line[:-2] + f',"sha256":"{sha256_bytes(line)}"}}\n'.encode()
 
 
 def parse_head(data: bytes, name: HeadName, mark: str) -> Head:
-    """Return the head stored as `data` under `name`; InvalidError when it is not this head, or newer."""
+    """Return the head stored as `data` under `name`.
+
+    IntegrityError when a byte is another one than was written; InvalidError when this is not that head,
+    or a newer version of it.
+    """
+    sealed = _SEALED.fullmatch(data)
+    if sealed and sha256_bytes(sealed["fields"] + b"}\n") != sealed["sha256"].decode():
+        raise IntegrityError(
+            f"the head `{name}` has other bytes than were written",
+            safe="it was not believed",
+            hint="run it again; if it stays so, bring the head back from a backup of the mirror",
+        )
     record = Record(data, f"the head `{name}`")
     record.check(_HEAD)
     if record.artifact() != name.artifact:
@@ -84,4 +99,6 @@ def parse_head(data: bytes, name: HeadName, mark: str) -> Head:
     )
     if name.label and name.label.removeprefix(CONFLICT) != head.snapshot[:ABBREVIATION]:
         raise record.error("names another snapshot")
+    if sealed is None:
+        raise record.error("has a wrong `sha256`")
     return head

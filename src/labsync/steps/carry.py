@@ -18,6 +18,7 @@ from labsync.steps.room import ensure_room
 from labsync.steps.uploads import Notes, begin_upload, for_packs, without_stored
 from labsync.transfer.engine import Engine, workload
 from labsync.transfer.pace import Pace
+from labsync.transfer.parts import Stages
 from labsync.transfer.work import Work
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     """
     unmet = tuple(_unmet(task) for task in tasks if task.plan.unmet)
     if all(task.plan.is_empty for task in tasks):
+        _tidy(tasks)
         return Carried(unmet, Transferred(), {})
     ensure_room(lab, tasks)
     _announce_upload(lab, tasks)
@@ -120,6 +122,14 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     if first.damaged:
         lab.view.condemn(first.damaged)
     return _heal(lab, tasks, first)
+
+
+def _tidy(tasks: Sequence[Task]) -> None:
+    """Remove what a run left that was killed behind its last file: no transfer will enter its stage."""
+    with contextlib.closing(Stages()) as stages:
+        for task in tasks:
+            if task.home is not None and not task.goal.disk.complete:
+                stages.enter(task.home.stage)
 
 
 def _run(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:

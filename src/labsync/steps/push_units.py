@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
 def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
     """Push each complete unit that the head's history does not have yet, the oldest first."""
-    head, base = lab.view.newest(artifact.name), lab.base(artifact)
-    base = within(artifact, base) if base is not None else None
+    head = lab.view.newest(artifact.name)
+    theirs = _newest_unit(lab, artifact, head) if head is not None else None
+    base = _base(lab, artifact, theirs, found)
     known = _known_units(lab, artifact, head)
     waiting = [unit for unit in found if unit.id not in known]
     if not waiting:
         return
-    if head is not None and not lab.options.force and base != _newest_unit(lab, artifact, head):
+    if head is not None and not lab.options.force and base != theirs:
         raise _unit_conflict(lab, artifact, home, waiting, pushed)
     contents = lab.view.contents(artifact.name)
     for number, unit in enumerate(waiting):
@@ -48,6 +49,22 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
         home.finish(unit)
         lab.set_base(artifact, unit)
         end_uploads(lab, artifact)
+
+
+def _base(
+    lab: Lab, artifact: Artifact, theirs: Snapshot | None, found: Sequence[Snapshot]
+) -> Snapshot | None:
+    """Return the unit that this disk last exchanged with the mirror.
+
+    A newest unit that lies here whole is one: a push of it was stopped before it could take note of that.
+    """
+    base = lab.base(artifact)
+    base = within(artifact, base) if base is not None else None
+    if theirs is None or theirs not in found or theirs == base:
+        return base
+    if not lab.options.dry_run:
+        lab.set_base(artifact, theirs)
+    return theirs
 
 
 def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:
