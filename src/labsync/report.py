@@ -73,11 +73,14 @@ class MirrorRequests:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An environment or a kernel: its name, its folder, and `built`, `reused`, `proven` or `failed`."""
+    """An environment or a kernel: its name, its folder, how it stands (`built`, `reused`, `proven`,
+    `failed` …), and why.
+    """
 
     name: str
     prefix: str
     state: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

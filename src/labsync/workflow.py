@@ -66,6 +66,7 @@ def lock(lab: Lab, artifacts: Sequence[Artifact], options: LockOptions) -> Outco
 def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     """Say how everything stands; one request to the mirror when nothing changed."""
     from labsync.steps.advice import advise, with_guard
+    from labsync.steps.environment import standing_environment
     from labsync.steps.session_status import guard_status, last_session, session_status
     from labsync.steps.status import examine
 
@@ -81,6 +82,7 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
         exit_code=code,
         artifacts=reports,
         mirror_requests=_requests(lab),
+        environment=standing_environment(lab),
         skipped=skipped,
         errors=errors,
     )
@@ -117,8 +119,25 @@ def mirror(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     return _transferred(lab, fill_mirror(lab, artifacts), artifacts)
 
 
-def verify(lab: Lab, selections: Sequence[Selection], *, repair: bool = False) -> Outcome:
-    """Read every byte on the disk again; with `repair` fetch what is damaged or missing."""
+def verify(
+    lab: Lab, selections: Sequence[Selection], *, repair: bool = False, environment: bool = False
+) -> Outcome:
+    """Read every byte on the disk again; with `repair` fetch what is damaged or missing.
+
+    `environment` includes the environment's own files.
+    """
+    from labsync.steps.environment import verified_environment
+
+    outcome = _verified(lab, selections, repair=repair)
+    if not environment or lab.manifest.environment is None:
+        return outcome
+    built, errors = verified_environment(lab, repair=repair)
+    errors = (*outcome.report.errors, *errors)
+    report = replace(outcome.report, environment=built, errors=errors, exit_code=exit_code_of(errors))
+    return replace(outcome, report=report)
+
+
+def _verified(lab: Lab, selections: Sequence[Selection], *, repair: bool) -> Outcome:
     from labsync.steps.fetched import make_room
     from labsync.steps.pull import repair as repair_selected
     from labsync.steps.status import examine
@@ -169,16 +188,45 @@ def doctor(lab: Lab) -> Outcome:
 
 def env_lock(lab: Lab, *, check: bool) -> Outcome:
     """Resolve the environment's spec to exact packages with digests."""
-    from labsync.steps.environment import lock_environment
+    from labsync.steps.env_lock import lock_environment
 
     return finish(lock_environment(lab, check=check))
 
 
 def env_build(lab: Lab) -> Outcome:
-    """Build the environment, or find that it is built already."""
+    """Build the environment, or find that it is built already; a registered kernel follows it."""
     from labsync.steps.environment import built_environment
 
-    report = Report(environment=built_environment(lab))
+    return _with_kernel(lab, built_environment(lab))
+
+
+def env_add(lab: Lab, requirements: Sequence[str], *, pip: bool) -> Outcome:
+    """Ask for packages in the spec, lock them, build and switch; everything else stays as it was."""
+    from labsync.steps.env_lock import add_packages
+
+    add_packages(lab, requirements, pip=pip)
+    return finish(()) if lab.options.dry_run else env_build(lab)
+
+
+def env_remove(lab: Lab, names: Sequence[str]) -> Outcome:
+    """Take packages out of the spec, lock what is left, build and switch."""
+    from labsync.steps.env_lock import remove_packages
+
+    remove_packages(lab, names)
+    return finish(()) if lab.options.dry_run else env_build(lab)
+
+
+def env_rollback(lab: Lab) -> Outcome:
+    """Make the environment's previous version current again; a registered kernel follows it."""
+    from labsync.steps.environment import rolled_back
+
+    return _with_kernel(lab, rolled_back(lab))
+
+
+def _with_kernel(lab: Lab, environment: Built) -> Outcome:
+    from labsync.steps.environment import renewed_kernel
+
+    report = Report(environment=environment, kernel=renewed_kernel(lab, environment))
     return Outcome(replace(report, mirror_requests=_requests(lab)))
 
 
@@ -261,11 +309,8 @@ def _ensure_lock(lab: Lab) -> Outcome:
 
 def _environment(lab: Lab, errors: list[ErrorReport], *, locks: bool = False) -> Built | None:
     """Build the environment that the manifest asks for; one that cannot be built is `failed`."""
-    from labsync.steps.environment import (
-        built_environment,
-        ensure_environment_lock,
-        failed_environment,
-    )
+    from labsync.steps.env_lock import ensure_environment_lock
+    from labsync.steps.environment import built_environment, failed_environment
 
     if lab.manifest.environment is None:
         return None

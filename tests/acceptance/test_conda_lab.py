@@ -38,7 +38,7 @@ def test_bootstrap_locks_builds_and_proves(booted: Booted) -> None:
     run = booted.run
     assert run.code == 0, run.messages + run.stderr
     assert run.report["environment"]["state"] == "built"
-    assert run.report["kernel"] == {"name": "lab", "prefix": str(booted.prefix), "state": "proven"}
+    assert (run.report["kernel"]["state"], run.report["kernel"]["prefix"]) == ("proven", str(booted.prefix))
     text = booted.box.read("envs/lab.lock.yaml").decode()
     assert booted.server.url in text
     home = Path(booted.box.env["HOME"])
@@ -93,3 +93,84 @@ def test_a_kernel_of_it_runs_code(booted: Booted) -> None:
 def test_the_environment_is_a_python_for_everybody(booted: Booted) -> None:
     done = process.run([f"{booted.prefix}/bin/python", "-m", "ipykernel", "--version"])
     assert done.returncode == 0, done.error_text
+
+
+def evaluate(booted: Booted, code: str) -> str:
+    link = Path(booted.box.env["HOME"]) / ".conda" / "envs" / "lab"
+    done = process.run([f"{link}/bin/python", "-c", code])
+    assert done.returncode == 0, done.error_text
+    return done.stdout.decode().strip()
+
+
+def kernel_prefix(booted: Booted) -> str:
+    path = Path(booted.box.env["JUPYTER_DATA_DIR"]) / "kernels/lab/kernel.json"
+    prefix: str = json.loads(path.read_text())["metadata"]["labsync"]["prefix"]
+    return prefix
+
+
+def test_a_package_is_added_rolled_back_and_removed(booted: Booted) -> None:
+    box = booted.box
+    spec, lock = box.read("envs/lab.yaml"), box.read("envs/lab.lock.yaml")
+    planned = box.labsync("env", "add", "needs-tiny", "--dry-run")
+    assert (planned.code, box.read("envs/lab.yaml")) == (0, spec)
+    added = box.labsync("env", "add", "needs-tiny")
+    assert added.code == 0, added.messages
+    assert added.report["environment"]["state"] == "built"
+    assert added.report["kernel"]["state"] == "proven"
+    assert kernel_prefix(booted) == added.report["environment"]["prefix"] != str(booted.prefix)
+    assert box.read("envs/lab.yaml") == spec + b"  - needs-tiny\n"
+    changed = set(box.read("envs/lab.lock.yaml").splitlines()) ^ set(lock.splitlines())
+    assert {line for line in changed if line.startswith(b"- name")} == {b"- name: needs-tiny"}
+    back = box.labsync("env", "rollback")
+    assert back.report["environment"] == {
+        "name": "lab", "prefix": str(booted.prefix), "state": "rolled back", "reason": ""
+    }  # fmt: skip
+    assert kernel_prefix(booted) == str(booted.prefix)
+    removed = box.labsync("env", "remove", "needs-tiny")
+    assert (removed.code, removed.report["environment"]["state"]) == (0, "reused")
+    assert (box.read("envs/lab.yaml"), box.read("envs/lab.lock.yaml")) == (spec, lock)
+    missing = box.labsync("env", "remove", "ipykernl")
+    assert missing.code == 6
+    assert "did you mean `ipykernel`" in missing.messages
+
+
+def test_what_cannot_be_resolved_changes_nothing(booted: Booted) -> None:
+    box = booted.box
+    before = box.read("envs/lab.yaml"), box.read("envs/lab.lock.yaml")
+    run = box.labsync("env", "add", "no-such-package")
+    assert run.code == 13
+    assert "no-such-package" in run.messages
+    assert (box.read("envs/lab.yaml"), box.read("envs/lab.lock.yaml")) == before
+
+
+def test_status_names_what_was_installed_by_hand_and_verify_repairs(booted: Booted) -> None:
+    box = booted.box
+    assert box.labsync("status").report["environment"]["state"] == "ok"
+    site = next((booted.prefix / "lib").glob("python*/site-packages"))
+    by_hand = site / "stray-1.0.dist-info"
+    by_hand.mkdir()
+    (by_hand / "RECORD").touch()
+    found = box.labsync("status").report["environment"]
+    assert found["state"] == "modified"
+    assert "stray 1.0" in found["reason"]
+    (by_hand / "RECORD").unlink()
+    by_hand.rmdir()
+    assert box.labsync("verify").code == 0
+    (site / "tiny.py").unlink()
+    damaged = box.labsync("verify")
+    assert damaged.code == 5
+    assert "`tiny`" in damaged.messages
+    assert box.labsync("verify", "--repair").report["environment"]["state"] == "repaired"
+    assert box.labsync("verify").report["environment"]["state"] == "ok"
+    assert evaluate(booted, "import tiny; print(tiny.VERSION)") == "1.5"
+
+
+def test_a_broken_kernel_is_found_and_repaired(booted: Booted) -> None:
+    path = Path(booted.box.env["JUPYTER_DATA_DIR"]) / "kernels/lab/kernel.json"
+    path.write_text(path.read_text().replace(str(booted.prefix), "/gone"))
+    checks = {line["name"]: line for line in booted.box.labsync("doctor").lines if line["type"] == "check"}
+    assert (checks["kernel"]["result"], checks["kernel"]["detail"]) == ("warning", "stale")
+    assert booted.box.labsync("kernel").report["kernel"]["state"] == "proven"
+    path.write_text('{"argv": [')
+    assert booted.box.labsync("kernel").report["kernel"]["state"] == "proven"
+    assert kernel_prefix(booted) == str(booted.prefix)

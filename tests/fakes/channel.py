@@ -278,14 +278,15 @@ def _conda_spec(requirement: Requirement) -> str:
 
 def module(name: str, version: str, depends: Iterable[str] = ("python",), build: str = "pyh0_0") -> Package:
     """Return a noarch Python package with one module and its dist-info."""
-    info = f"site-packages/{name}-{version}.dist-info"
+    stem = name.replace("-", "_")
+    info = f"site-packages/{stem}-{version}.dist-info"
     files = {
-        f"site-packages/{name}.py": Member(f"VERSION = {version!r}\nBUILD = {build!r}\n".encode()),
+        f"site-packages/{stem}.py": Member(f"VERSION = {version!r}\nBUILD = {build!r}\n".encode()),
         f"{info}/METADATA": Member(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()),
         f"{info}/INSTALLER": Member(b"conda"),
-        f"{info}/RECORD": Member(f"{name}.py,,\n{info.partition('/')[2]}/METADATA,,\n".encode()),
+        f"{info}/RECORD": Member(f"{stem}.py,,\n{info.partition('/')[2]}/METADATA,,\n".encode()),
     }
-    return Package(name, version, files, tuple(depends), build, "python", (f"{name} = {name}:main",))
+    return Package(name, version, files, tuple(depends), build, "python", (f"{name} = {stem}:main",))
 
 
 def probe() -> Package:

@@ -13,13 +13,20 @@ if TYPE_CHECKING:
 
 
 def make_wheel(
-    folder: Path, name: str, version: str, files: Mapping[str, str] | None = None, script: str = ""
+    folder: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, str] | None = None,
+    script: str = "",
+    needs: str = "",
 ) -> Path:
     """Write a wheel with one module of the distribution's name unless told otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     content = dict(files or {f"{name}.py": f"VERSION = {version!r}\n"})
     content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    if needs:
+        content[f"{info}/METADATA"] += f"Requires-Dist: {needs}\n"
     content[f"{info}/WHEEL"] = (
         "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )

@@ -21,6 +21,7 @@ from labsync.env.lock_text import write_env_lock
 from labsync.env.record import damaged_files, dist_infos, site_packages
 from labsync.env.resolve import PackageIndexes, Target, lock_pip
 from labsync.env.spec import parse_spec
+from labsync.env.tools import Tools
 from labsync.errors import EnvironmentFailedError, InvalidError, RefusedError
 from labsync.events import ignore
 from labsync.report import Built
@@ -36,6 +37,10 @@ def locked(*wheels: Path, python: str = MINOR) -> EnvironmentLock:
         name, version = wheel.name.split("-")[:2]
         packages.append(LockedPackage(name, version, wheel.as_uri(), sha256_file(wheel)[0]))
     return EnvironmentLock(current_platform(), "", tuple(packages), python)
+
+
+def offline_tools(tmp_path: Path) -> Tools:
+    return Tools(tmp_path / "home", tmp_path / "lock.log", offline=True)
 
 
 def evaluate(prefix: str, code: str) -> str:
@@ -64,6 +69,7 @@ def test_locked_wheels_and_labsync_are_in_the_environment(asked: EnvironmentRequ
     assert (asked.envs_dir / "lab").resolve() == Path(built.prefix)
     assert sorted(path.name for path in asked.envs_dir.iterdir()) == [
         ".lab.lock",
+        ".lab.versions",
         "lab",
         Path(built.prefix).name,
     ]
@@ -280,7 +286,7 @@ def test_uv_resolves_to_wheels_with_digests_and_the_lock_can_be_built(tmp_path: 
     make_wheel(wheels, "tiny", "2.0")
     spec = parse_spec(f"dependencies: [python>={MINOR}, {{pip: ['tiny<2']}}]\n", "envs/lab.yaml")
     indexes = PackageIndexes(find_links=(str(wheels),), no_index=True)
-    lock = lock_pip(spec, Target(Interpreter.running().version), tmp_path / "home", indexes, offline=True)
+    lock = lock_pip(spec, Target(Interpreter.running().version), offline_tools(tmp_path), indexes)
     digest = hashlib.sha256(newest.read_bytes()).hexdigest()
     assert lock.packages == (LockedPackage("tiny", "1.5", newest.as_uri(), digest),)
     assert (lock.python, lock.content_hash, lock.sources) == (
@@ -301,12 +307,12 @@ def test_what_cannot_be_resolved_is_told_in_uvs_words(tmp_path: Path) -> None:
     indexes = PackageIndexes(find_links=(str(tmp_path / "wheels"),), no_index=True)
     spec = parse_spec("dependencies: [{pip: ['tiny>=9']}]\n", "lab.yaml")
     with pytest.raises(EnvironmentFailedError, match="tiny>=9"):
-        lock_pip(spec, Target(MINOR), tmp_path / "home", indexes, offline=True)
+        lock_pip(spec, Target(MINOR), offline_tools(tmp_path), indexes)
     old = parse_spec("dependencies: [python=2.7, {pip: [tiny]}]\n", "lab.yaml")
     with pytest.raises(InvalidError, match=r"asks for `python=2\.7`"):
-        lock_pip(old, Target(MINOR), tmp_path / "home", indexes, offline=True)
+        lock_pip(old, Target(MINOR), offline_tools(tmp_path), indexes)
     with pytest.raises(InvalidError, match="platform `win-64`"):
-        lock_pip(spec, Target(MINOR, "win-64"), tmp_path / "home", indexes, offline=True)
+        lock_pip(spec, Target(MINOR, "win-64"), offline_tools(tmp_path), indexes)
 
 
 def test_a_source_distribution_is_never_taken(tmp_path: Path) -> None:
@@ -316,7 +322,7 @@ def test_a_source_distribution_is_never_taken(tmp_path: Path) -> None:
     indexes = PackageIndexes(find_links=(str(wheels),), no_index=True)
     spec = parse_spec("dependencies: [{pip: [tiny]}]\n", "lab.yaml")
     with pytest.raises(EnvironmentFailedError):
-        lock_pip(spec, Target(MINOR), tmp_path / "home", indexes, offline=True)
+        lock_pip(spec, Target(MINOR), offline_tools(tmp_path), indexes)
 
 
 def test_a_full_path_for_uv_is_found_without_the_path_variable(monkeypatch: pytest.MonkeyPatch) -> None:

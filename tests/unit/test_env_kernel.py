@@ -73,7 +73,7 @@ def test_the_same_kernel_is_not_written_again(request_: KernelRequest) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["kernel.json"]
 
 
-@pytest.mark.parametrize("content", ["{}", "not json", '{"metadata": {}}', "[1]", '{"metadata": []}'])
+@pytest.mark.parametrize("content", ["{}", '{"metadata": {}}', "[1]", '{"metadata": []}'])
 def test_a_kernel_of_somebody_else_is_never_replaced(request_: KernelRequest, content: str) -> None:
     path = request_.folder / "kernel.json"
     path.parent.mkdir(parents=True)
@@ -84,6 +84,19 @@ def test_a_kernel_of_somebody_else_is_never_replaced(request_: KernelRequest, co
     assert "jupyter kernelspec remove lab" in caught.value.hint
     assert path.read_text() == content
     assert kernel_state(request_) == "foreign"
+
+
+@pytest.mark.parametrize("content", ["", '{"argv": ["/x/bin/pyth'])
+def test_a_kernel_that_nobody_can_read_is_set_aside_and_written_anew(
+    request_: KernelRequest, content: str
+) -> None:
+    path = request_.folder / "kernel.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert kernel_state(request_) == "broken"
+    write_kernel(request_)
+    assert kernel_state(request_) == "ok"
+    assert path.with_name("kernel.json.broken").read_text() == content
 
 
 def test_a_link_in_the_kernels_place_is_somebody_elses(request_: KernelRequest, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labsync.cli.env import env, kernel
 from labsync.cli.guard import guard, up
 from labsync.cli.options import artifacts, bwlimit, chosen, common, emit, no_mirror, open_lab, selectors
 
@@ -112,11 +113,12 @@ def mirror(common: Common, selectors: tuple[str, ...]) -> int:
 @bwlimit
 @common
 def verify(common: Common, selectors: tuple[str, ...], repair: bool) -> int:
-    """Read every byte on the disk again and compare."""
+    """Read every byte on the disk again and compare; without selectors the environment, too."""
     from labsync import workflow
 
     lab = open_lab(common)
-    return emit(workflow.verify(lab, chosen(lab, selectors), repair=repair), common)
+    selected = chosen(lab, selectors)
+    return emit(workflow.verify(lab, selected, repair=repair, environment=not selectors), common)
 
 
 @click.command()
@@ -170,39 +172,6 @@ def doctor(common: Common) -> int:
     from labsync import workflow
 
     return emit(workflow.doctor(open_lab(common)), common)
-
-
-@click.group(no_args_is_help=False)
-def env() -> None:
-    """Build the locked environment."""
-
-
-@env.command("lock")
-@click.option("--check", is_flag=True, help="Change nothing; exit 3 when the lock does not fit the spec.")
-@common
-def env_lock(common: Common, check: bool) -> int:
-    """Resolve the environment's spec to exact packages with digests."""
-    from labsync import workflow
-
-    return emit(workflow.env_lock(open_lab(common), check=check), common)
-
-
-@env.command("build")
-@common
-def env_build(common: Common) -> int:
-    """Build the environment beside the old one, then switch."""
-    from labsync import workflow
-
-    return emit(workflow.env_build(open_lab(common)), common)
-
-
-@click.command()
-@common
-def kernel(common: Common) -> int:
-    """Register the environment's Jupyter kernel and prove it by starting it."""
-    from labsync import workflow
-
-    return emit(workflow.kernel(open_lab(common)), common)
 
 
 def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:

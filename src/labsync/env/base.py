@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from labsync.env.lock import EnvironmentLock
     from labsync.env.tools import Tools
+    from labsync.env.verify import Damage
     from labsync.manifest.model import Manager as ManagerName
     from labsync.snapshot import Snapshot
 
@@ -70,7 +71,8 @@ class EnvironmentRequest:
     """Everything that decides an environment; `imports` are the modules that must import in it.
 
     `lock` is None only where nothing is added to what `inherit` makes visible. `conda_envs` is where
-    conda looks for environments by name; only an environment of manager conda is shown there.
+    conda looks for environments by name; only an environment of manager conda is shown there. `spared`
+    are versions that stay although no process runs in them: those that kernels name.
     """
 
     name: str
@@ -81,6 +83,7 @@ class EnvironmentRequest:
     imports: tuple[str, ...] = ()
     home: Path = field(default_factory=lambda: home_dir(os.environ))
     conda_envs: Path = field(default_factory=lambda: conda_envs_dir(os.environ))
+    spared: tuple[Path, ...] = ()
     offline: bool = False
     python: Interpreter = field(default_factory=Interpreter.running)
 
@@ -104,6 +107,12 @@ class Manager(Protocol):
         `prefix` does not exist before. Every package has the locked digest afterwards, and
         `prefix/bin/python` runs. Raises EnvironmentFailedError (13), InvalidError (3) for a lock
         that this manager cannot install; what lies at `prefix` then is removed by the caller.
+        """
+
+    def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
+        """Install anew what is damaged of the lock's packages, in the environment as it stands.
+
+        Raises as `create`; nothing is removed then.
         """
 
     def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:

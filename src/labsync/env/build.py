@@ -9,15 +9,13 @@ import ctypes
 import os
 import re
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync import atomic
 from labsync.env.base import manager_for
 from labsync.env.checks import check_imports, repair_torchvision
 from labsync.env.library import install_libraries
-from labsync.env.package import build_wheel
+from labsync.env.package import install_labsync
 from labsync.env.stamp import (
     DIGITS,
     STAMP,
@@ -29,14 +27,16 @@ from labsync.env.stamp import (
     variables_of,
     write_stamp,
 )
-from labsync.env.switch import build_lock, check_name, check_shown, current, show, switch
+from labsync.env.switch import build_lock, check_name, check_shown, current, show
 from labsync.env.tools import Tools
+from labsync.env.versions import collect, make_current, prune_cache
 from labsync.errors import LabsyncError
 from labsync.events import Note, StageStarted
 from labsync.report import Built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from labsync.env.base import EnvironmentRequest
     from labsync.events import Observer
@@ -60,7 +60,7 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
         _show(request)
         return Built(request.name, str(prefix), "reused")
     with build_lock(request.envs_dir, request.name, observer) as held:
-        tools = _tools(request, prefix, observer, held)
+        tools = tools_for(request, prefix, observer, held)
         state = "reused"
         if not is_intact(prefix, digest):
             observer(StageStarted("environment", f"building {prefix.name}"))
@@ -72,8 +72,11 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
         elif not (seen := imported(prefix)).issuperset(request.imports):
             check_imports(prefix, request.imports, tools)
             write_stamp(prefix, inputs, seen.union(request.imports), variables_of(prefix))
-        switch(request.envs_dir, request.name, prefix)
+        make_current(request.envs_dir, request.name, prefix)
         _show(request)
+        if state == "built":
+            collect(request.envs_dir, request.name, request.spared, observer)
+            prune_cache(tools.caches, request.envs_dir)
     return Built(request.name, str(prefix), state)
 
 
@@ -111,7 +114,7 @@ def _build(request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[s
         with atomic.disk_errors(prefix):
             manager.create(request, prefix, tools)
             install_libraries(request, prefix, tools)
-            _install_labsync(prefix, tools)
+            install_labsync(prefix, tools)
             repair_torchvision(prefix, tools)
             check_imports(prefix, request.imports, tools)
             variables = manager.variables(request, prefix, tools)
@@ -122,7 +125,8 @@ def _build(request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[s
     return variables
 
 
-def _tools(request: EnvironmentRequest, prefix: Path, observer: Observer, held: int) -> Tools:
+def tools_for(request: EnvironmentRequest, prefix: Path, observer: Observer, held: int) -> Tools:
+    """Return what runs the programs of one build; `held` is the descriptor of the build's lock."""
     log = prefix.with_name(f"{prefix.name}.log")
     return Tools(request.home, log, request.offline, (held,), observer)
 
@@ -135,20 +139,6 @@ def _check_shown(request: EnvironmentRequest) -> None:
 def _show(request: EnvironmentRequest) -> None:
     if request.manager == "conda":
         show(request.conda_envs / request.name, request.envs_dir / request.name)
-
-
-def _install_labsync(prefix: Path, tools: Tools) -> None:
-    with tempfile.TemporaryDirectory(prefix="labsync-wheel-", dir=prefix) as work:
-        wheel = build_wheel(Path(work))
-        # From a folder of wheels and not by its path: that would be recorded as where it came from.
-        # Without the cache: it would give an older build of the same version.
-        tools.uv(
-            [
-                "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--no-deps",
-                "--no-index", "--no-cache", "--find-links", str(wheel.parent), "labsync",
-            ],
-            "install labsync into the environment",
-        )  # fmt: skip
 
 
 def _remove(folder: Path) -> None:

@@ -14,7 +14,7 @@ from labsync.env.conda_meta import conda_distributions
 from labsync.env.lock import EnvironmentLock, normal_name
 from labsync.env.lock_text import write_env_lock
 from labsync.env.machine import check_machine
-from labsync.env.pip import install_wheels
+from labsync.env.pip import install_wheels, repair_wheels
 from labsync.env.rattler_client import ask
 from labsync.errors import InvalidError
 from labsync.events import TransferEnded, TransferPlanned
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest
     from labsync.env.lock import LockedPackage
     from labsync.env.tools import Tools
+    from labsync.env.verify import Damage
 
 # The least that packages leave for the path, which is written over a placeholder in their binaries.
 LONGEST_PREFIX = 240
@@ -41,6 +42,12 @@ class CondaManager:
         _refuse_overlap(wheels, prefix, tools)
         if wheels:
             install_wheels(wheels, prefix, tools)
+
+    def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
+        """Link the damaged packages anew from a cache that is hashed first, then install the wheels."""
+        if damage.conda and request.lock:
+            install_packages(request.lock, prefix, tools, reinstall=tuple(damage.conda))
+        repair_wheels(request.lock, prefix, damage, tools)
 
     def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:
         """Return what `conda activate` sets, the environment's own scripts included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from labsync.errors import InvalidError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from labsync.env.lock import PackageManager
     from labsync.env.spec import EnvironmentFile
     from labsync.env.tools import Tools
 
@@ -44,6 +45,13 @@ class Held:
     lock: EnvironmentLock
     free: frozenset[str] = frozenset()
 
+    def versions(self, manager: PackageManager) -> tuple[str, ...]:
+        """Return the versions that stay, as requirements."""
+        packages = self.lock.of(manager)
+        return tuple(
+            f"{one.name}=={one.version}" for one in packages if normal_name(one.name) not in self.free
+        )
+
 
 def lock_conda(
     spec: EnvironmentFile,
@@ -64,7 +72,7 @@ def lock_conda(
     wheels: Sequence[LockedPackage] = ()
     if spec.requirements:
         machine = Target(python, platform, target["__glibc"])
-        bounds = (*_constraints(packages), *_preferred(held))
+        bounds = (*_constraints(packages), *(held.versions("pip") if held else ()))
         provided = _provided(packages)
         resolved = resolve_pip(spec, machine, tools, indexes, constraints=bounds)
         wheels = [one for one in resolved if normal_name(one.name) not in provided]
@@ -98,7 +106,10 @@ def _solve(
         }
         rows = ask(tools, f"choose packages for `{spec.path}`", task)
     assert isinstance(rows, list)
-    return tuple(_package(row, spec) for row in sorted(rows, key=lambda row: str(row["name"])))
+    packages = (_package(row, spec) for row in sorted(rows, key=lambda row: str(row["name"])))
+    # Of what is held rattler only knows what it read from the lock, where it finds no sizes.
+    sizes = {one.sha256: one.size for one in held.lock.packages} if held else {}
+    return tuple(one if one.size else replace(one, size=sizes.get(one.sha256, 0)) for one in packages)
 
 
 def _package(row: Mapping[str, object], spec: EnvironmentFile) -> LockedPackage:
@@ -133,13 +144,6 @@ def _provided(packages: Sequence[LockedPackage]) -> frozenset[str]:
     names = {_NAMES.get(one.name, normal_name(one.name)) for one in packages}
     opencv = _OPENCV if "opencv-python" in names or "opencv" in names else ()
     return frozenset((*names, *opencv))
-
-
-def _preferred(held: Held | None) -> Iterator[str]:
-    """Yield the wheels' versions of the older lock, but for those that are free to move."""
-    for one in held.lock.of("pip") if held else ():
-        if held and normal_name(one.name) not in held.free:
-            yield f"{one.name}=={one.version}"
 
 
 def _constraints(packages: Sequence[LockedPackage]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 _LINE = re.compile(
-    r"(?:(?P<channel>[^\s:]+(?:://[^\s:]+)?)::)?(?P<name>_?[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<rest>[<>=!~\s*0-9].*)?"
+    r"(?:(?P<channel>[^\s:]+(?:://[^\s:]+)?)::)?(?P<name>_?[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<rest>[<>=!~*0-9].*)?"
 )
 # A version, then perhaps a build behind `=` or a space (`=1.26=py311*`, `>=1,<2 py311*`).
 _VERSION_BUILD = re.compile(r"(.+?[^><!,|=~\s]?)(?:(?<![=!|,<>~])[ =]([^-=,|<>~\s]+))?")

@@ -23,7 +23,7 @@ from labsync.errors import EnvironmentFailedError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KernelState = Literal["missing", "stale", "ok", "foreign"]
+KernelState = Literal["missing", "stale", "broken", "ok", "foreign"]
 SPEC = "kernel.json"
 _CARRIED = ("HF_HOME", "HF_HUB_CACHE")
 
@@ -58,6 +58,18 @@ def kernels_dir(env: Mapping[str, str]) -> Path:
     return Path(data) / "kernels"
 
 
+def kernel_prefixes(env: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the environments that the user's kernels of labsync run in."""
+    found = []
+    for path in kernels_dir(env).glob(f"*/{SPEC}"):
+        try:
+            spec = json.loads(path.read_bytes())
+            found.append(Path(str(spec["metadata"]["labsync"]["prefix"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return tuple(found)
+
+
 def kernel_name(name: str) -> str:
     """Return the environment's name as Jupyter allows it for a kernel: lower case, `a-z0-9._-`."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower())
@@ -76,6 +88,8 @@ def write_kernel(request: KernelRequest) -> Path:
             f"the environment `{request.prefix}` has no Python", hint="`labsync env build` builds it"
         )
     data = kernel_json(request)
+    if _read(request.folder) == "broken":
+        os.replace(path, path.with_name(f"{SPEC}.broken"))
     if not path.is_file() or path.read_bytes() != data:
         atomic.write_bytes(path, data)
     return path
@@ -113,19 +127,22 @@ def kernel_state(request: KernelRequest) -> KernelState:
     """Say how the kernel stands, starting nothing.
 
     `stale`: its Python is gone, or it is that of another prefix, or it would be written otherwise
-    now; `foreign`: labsync did not make it.
+    now; `broken`: nobody can read it, so it is no kernel; `foreign`: labsync did not make it.
     """
     found = _read(request.folder)
     if found is None:
         return "missing"
-    if found == "foreign":
-        return "foreign"
+    if found in {"foreign", "broken"}:
+        return "foreign" if found == "foreign" else "broken"
     there = (request.prefix / "bin" / "python").exists()
     return "ok" if there and found == kernel_json(request) else "stale"
 
 
-def _read(folder: Path) -> bytes | Literal["foreign"] | None:
-    """Return the bytes of a kernel that labsync made; a folder without `kernel.json` is no kernel."""
+def _read(folder: Path) -> bytes | Literal["foreign", "broken"] | None:
+    """Return the bytes of a kernel that labsync made; a folder without `kernel.json` is no kernel.
+
+    One that a full disk has cut is `broken`: Jupyter does not list it either.
+    """
     if folder.is_symlink():
         return "foreign"
     try:
@@ -137,6 +154,6 @@ def _read(folder: Path) -> bytes | Literal["foreign"] | None:
     try:
         spec = json.loads(data)
     except ValueError:
-        return "foreign"
+        return "broken"
     metadata = spec.get("metadata") if isinstance(spec, dict) else None
     return data if isinstance(metadata, dict) and "labsync" in metadata else "foreign"

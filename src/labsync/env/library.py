@@ -178,7 +178,7 @@ def _install(library: Library, wheel: Path, prefix: Path, tools: Tools) -> None:
     tools.uv(
         [
             "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--no-deps",
-            "--no-index", "--no-cache", str(wheel),
+            "--no-index", "--no-cache", "--reinstall", str(wheel),
         ],
         f"install library `{library.name}`",
     )  # fmt: skip

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import labsync
 from labsync.digest import sha256_bytes
+
+if TYPE_CHECKING:
+    from labsync.env.tools import Tools
 
 NAME = "labsync"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can tell
@@ -59,3 +64,18 @@ def build_wheel(folder: Path) -> Path:
 def record_digest(data: bytes) -> str:
     """Return a digest as RECORD has it, `sha256=` and unpadded base64 (PEP 376, PEP 427)."""
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def install_labsync(prefix: Path, tools: Tools) -> None:
+    """Install labsync itself into the environment; EnvironmentFailedError (13)."""
+    with tempfile.TemporaryDirectory(prefix="labsync-wheel-", dir=prefix) as work:
+        wheel = build_wheel(Path(work))
+        # From a folder of wheels and not by its path: that would be recorded as where it came from.
+        # Without the cache: it would give an older build of the same version.
+        tools.uv(
+            [
+                "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--no-deps",
+                "--no-index", "--no-cache", "--reinstall", "--find-links", str(wheel.parent), "labsync",
+            ],
+            "install labsync into the environment",
+        )  # fmt: skip

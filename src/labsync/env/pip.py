@@ -12,25 +12,45 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from labsync.env.lock import LockedPackage
+    from labsync.env.lock import EnvironmentLock, LockedPackage
     from labsync.env.tools import Tools
+    from labsync.env.verify import Damage
 
 
 def install_wheels(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
     """Install exactly these wheels, each checked against its digest; EnvironmentFailedError (13)."""
+    _install(packages, prefix, tools, "install the locked packages")
+    if damaged := _damaged(packages, prefix):
+        # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
+        _install_again([one for one in packages if normal_name(one.name) in damaged], prefix, tools)
+
+
+def repair_wheels(lock: EnvironmentLock | None, prefix: Path, damage: Damage, tools: Tools) -> None:
+    """Install the damaged wheels of the lock anew, past a cache that may share the damage."""
+    wheels = [one for one in lock.of("pip") if normal_name(one.name) in damage.pip] if lock else []
+    if wheels:
+        _install_again(wheels, prefix, tools)
+
+
+def _install_again(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
+    _install(packages, prefix, tools, "install the locked packages again", "--reinstall", "--no-cache")
+    if damaged := _damaged(packages, prefix):
+        raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
+
+
+def _install(
+    packages: Sequence[LockedPackage], prefix: Path, tools: Tools, doing: str, *options: str
+) -> None:
     requirements = prefix / "labsync-requirements.txt"
     lines = [f"{one.name} @ {one.url} --hash=sha256:{one.sha256}\n" for one in packages]
     atomic.write_bytes(requirements, "".join(lines).encode())
-    install = [
-        "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
-        "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements),
-    ]  # fmt: skip
-    tools.uv(install, "install the locked packages")
-    if _damaged(packages, prefix):
-        # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
-        tools.uv([*install, "--reinstall", "--no-cache"], "install the locked packages again")
-    if damaged := _damaged(packages, prefix):
-        raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
+    tools.uv(
+        [
+            "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
+            "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements), *options,
+        ],
+        doing,
+    )  # fmt: skip
 
 
 def _damaged(packages: Sequence[LockedPackage], prefix: Path) -> list[str]:

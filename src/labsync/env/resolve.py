@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from labsync.digest import sha256_file
 from labsync.env.lock import EnvironmentLock, LockedPackage, current_platform
-from labsync.env.tools import Tools
 from labsync.errors import EnvironmentFailedError, InvalidError
 from labsync.secrets import find_secrets
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
 
     from labsync.env.spec import EnvironmentFile
+    from labsync.env.tools import Tools
 
 _MACHINES = {"linux-64": "x86_64", "linux-aarch64": "aarch64"}
 _OLDEST_GLIBC = 5  # manylinux1, https://peps.python.org/pep-0600/#legacy-manylinux-tags
@@ -70,16 +70,17 @@ PYPI = PackageIndexes()
 def lock_pip(
     spec: EnvironmentFile,
     target: Target,
-    home: Path,
+    tools: Tools,
     indexes: PackageIndexes = PYPI,
     *,
-    offline: bool = False,
+    constraints: Sequence[str] = (),
 ) -> EnvironmentLock:
     """Resolve the spec's requirements to exact wheels for the target; no package is installed.
 
-    Only wheels are taken: building runs foreign code, and its result has no digest. Raises
-    InvalidError (3) when the spec does not fit the target's Python, EnvironmentFailedError (13) with
-    uv's own explanation when nothing fits together or the index does not answer.
+    Only wheels are taken: building runs foreign code, and its result has no digest. `constraints` must
+    hold besides. Raises InvalidError (3) when the spec does not fit the target's Python,
+    EnvironmentFailedError (13) with uv's own explanation when nothing fits together or the index does
+    not answer.
     """
     if not spec.allows_python(target.python):
         raise InvalidError(
@@ -87,7 +88,7 @@ def lock_pip(
             path=spec.path,
             hint="change the spec's `python`, or run labsync with that Python",
         )
-    rows = resolve_pip(spec, target, Tools(home, home / "env-lock.log", offline), indexes)
+    rows = resolve_pip(spec, target, tools, indexes, constraints=constraints)
     platform = target.platform or current_platform()
     minor = ".".join(target.python.split(".")[:2])
     return EnvironmentLock(platform, spec.content_hash(platform), rows, minor, (Path(spec.path).name,))
@@ -103,7 +104,7 @@ def resolve_pip(
 ) -> tuple[LockedPackage, ...]:
     """Return the wheels for the spec's requirements of pip on the target.
 
-    `constraints` must hold besides. Raises as `lock_pip`.
+    Raises as `lock_pip`.
     """
     if not spec.requirements:
         return ()

@@ -3,7 +3,8 @@
 `<prefix>/labsync-stamp.json`, written last:
 
     {"version": 1, "hash": <64 hex>, "inputs": {…}, "imports": [modules that were imported in it],
-     "variables": {what programs in it find set}, "files": [paths that must be there]}
+     "variables": {what programs in it find set}, "packages": [records of packages, conda's and pip's],
+     "files": [paths that must be there]}
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def write_stamp(
         "inputs": inputs,
         "imports": sorted(imports),
         "variables": dict(variables),
+        "packages": sorted(_packages(prefix)),
         "files": [path.relative_to(prefix).as_posix() for path in files if path.exists()],
     }
     atomic.write_bytes(prefix / STAMP, json.dumps(stamp, indent=1, sort_keys=True).encode())
@@ -96,6 +98,37 @@ def imported(prefix: Path) -> frozenset[str]:
     """Return the modules that have been seen to import in the environment."""
     names = _read(prefix).get("imports")
     return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+
+def is_built(prefix: Path) -> bool:
+    """Say whether a build came to its end here, whatever it was built from."""
+    return bool(_read(prefix).get("hash")) and (prefix / "bin" / "python").exists()
+
+
+def installed_by_hand(prefix: Path) -> tuple[str, ...]:
+    """Return what was installed, replaced or removed since the build, as `name version`, sorted."""
+    built = _read(prefix).get("packages")
+    if not isinstance(built, list):
+        return ()
+    now, before = _packages(prefix), {str(one) for one in built}
+    added = sorted(_shown(one) for one in now - before)
+    removed = sorted(f"{_shown(one)} (removed)" for one in before - now)
+    replaced = {text.partition(" ")[0] for text in added}
+    return (*added, *(text for text in removed if text.partition(" ")[0] not in replaced))
+
+
+def _packages(prefix: Path) -> set[str]:
+    """Return the names of conda's records and of the folders of Python's, which say name and version."""
+    records = {path.name.removesuffix(".json") for path in (prefix / "conda-meta").glob("*.json")}
+    return records | {path.name for path in site_packages(prefix).glob("*.dist-info")}
+
+
+def _shown(record: str) -> str:
+    if record.endswith(".dist-info"):
+        name, _, version = record.removesuffix(".dist-info").partition("-")
+        return f"{name.replace('_', '-')} {version}"
+    name, version, _ = record.rsplit("-", 2)
+    return f"{name} {version}"
 
 
 def variables_of(prefix: Path) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from labsync import atomic
-from labsync.env.pip import install_wheels
+from labsync.env.pip import install_wheels, repair_wheels
 from labsync.env.record import site_packages
 from labsync.errors import InvalidError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest
     from labsync.env.lock import LockedPackage
     from labsync.env.tools import Tools
+    from labsync.env.verify import Damage
 
 INHERIT = "_labsync_inherit.pth"
 
@@ -39,6 +40,10 @@ class VenvManager:
             _inherit(prefix, request.python.site_packages)
         if packages:
             install_wheels(packages, prefix, tools)
+
+    def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
+        """Install the damaged wheels anew."""
+        repair_wheels(request.lock, prefix, damage, tools)
 
     def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:  # noqa: ARG002
         """Return what `activate` of a virtual environment sets."""

@@ -26,7 +26,7 @@ from labsync.steps.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from labsync.report import ErrorReport, Report
+    from labsync.report import Built, ErrorReport, Report
     from labsync.steps.outcome import Item, Outcome
 
 
@@ -164,9 +164,9 @@ def report_lines(report: Report) -> Iterator[str]:
         )
     if report.environment:
         built = report.environment
-        yield f"environment  {built.name}  {built.state}  {built.prefix}"
+        yield f"environment  {built.name}  {built.state}  {built.prefix}{_why(built)}"
     if report.kernel:
-        yield f"kernel       {report.kernel.name}  {report.kernel.state}"
+        yield f"kernel       {report.kernel.name}  {report.kernel.state}{_why(report.kernel)}"
     if report.smoke:
         yield "smoke"
         yield from table(
@@ -175,6 +175,10 @@ def report_lines(report: Report) -> Iterator[str]:
         )
     for skipped in report.skipped:
         yield f"skipped  {escape(skipped.path)}: {skipped.reason}"
+
+
+def _why(built: Built) -> str:
+    return f"  {escape(built.reason)}" if built.reason else ""
 
 
 def lines(outcome: Outcome) -> Iterator[str]:

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.errors import InvalidError, NotFoundError, UsageError
-from labsync.events import Note
+from labsync.disk.budget import Need, check_room, measure
+from labsync.errors import IntegrityError, InvalidError, LabsyncError, NotFoundError
 from labsync.report import Built, ErrorReport
 from labsync.settings import home_dir
+from labsync.steps.env_lock import spec_file, wanted_environment
 
 if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest, Library
     from labsync.env.kernel import KernelRequest
     from labsync.env.lock import EnvironmentLock
-    from labsync.env.spec import EnvironmentFile
     from labsync.manifest.model import Artifact, EnvironmentSpec
     from labsync.steps.lab import Lab
 
@@ -33,22 +33,79 @@ IMPORTS = {
 }
 
 
-def wanted_environment(lab: Lab) -> EnvironmentSpec:
-    """Return the manifest's environment; UsageError (2) when it asks for none."""
-    if lab.manifest.environment is None:
-        raise UsageError(
-            "the manifest asks for no environment", hint="add `environment: {name: …, manager: venv}`"
-        )
-    return lab.manifest.environment
-
-
 def built_environment(lab: Lab) -> Built:
     """Build the environment beside the old one and switch, or find that it is built already."""
     from labsync.env.build import build_environment, environment_state
 
+    request = environment_request(lab)
+    state = environment_state(request)
     if lab.options.dry_run:
-        return environment_state(environment_request(lab))
-    return build_environment(environment_request(lab), lab.observe)
+        return state
+    if state.state != "ok":
+        _ensure_room(lab, request)
+    return build_environment(request, lab.observe)
+
+
+def _ensure_room(lab: Lab, request: EnvironmentRequest) -> None:
+    """Check the build against the disk before its first byte; the sizes are the lock's."""
+    from labsync.env.size import bytes_to_build
+
+    room = measure(request.home)
+    need = Need(f"environment {request.name}", room.device, bytes_to_build(request))
+    free, total = {room.device: room.free}, {room.device: room.total}
+    check_room([need], free, total, replace(lab.manifest.disk, budget=None), 0)
+
+
+def rolled_back(lab: Lab) -> Built:
+    """Make the environment's previous version current again."""
+    from labsync.env.switch import current
+    from labsync.env.versions import previous, roll_back
+
+    name, envs = wanted_environment(lab).name, home_dir(lab.options.env) / "envs"
+    if lab.options.dry_run:
+        target = previous(envs, name)
+        return Built(
+            name, str(target or current(envs, name) or ""), "ok", "" if target else "no previous one"
+        )
+    return roll_back(envs, name, lab.observe)
+
+
+def verified_environment(lab: Lab, *, repair: bool) -> tuple[Built, tuple[ErrorReport, ...]]:
+    """Read every file of the environment again; with `repair` put right what is wrong, or build it."""
+    from labsync.env.repair import repair_environment, verify_environment
+
+    spec = wanted_environment(lab)
+    try:
+        if repair and not lab.options.dry_run:
+            return repair_environment(environment_request(lab), lab.observe), ()
+        found, damage = verify_environment(home_dir(lab.options.env) / "envs", spec.name)
+    except LabsyncError as error:
+        return failed_environment(lab), (ErrorReport.of(error),)
+    if not damage:
+        return found, ()
+    what = f"the environment `{spec.name}` is damaged: {damage}"
+    return found, (ErrorReport.of(IntegrityError(what, hint="`labsync verify --repair` puts it right")),)
+
+
+def standing_environment(lab: Lab) -> Built | None:
+    """Say how the environment stands by its link and its stamp alone: `ok`, `modified` or `missing`.
+
+    None where the manifest asks for none. Whether it fits its lock is not looked at.
+    """
+    from labsync.env.stamp import installed_by_hand, is_built
+    from labsync.env.switch import current
+
+    spec = lab.manifest.environment
+    if spec is None:
+        return None
+    prefix = current(home_dir(lab.options.env) / "envs", spec.name)
+    if prefix is None or not is_built(prefix):
+        return Built(spec.name, str(prefix or ""), "missing", "`labsync env build` builds it")
+    if by_hand := installed_by_hand(prefix):
+        more = f" and {len(by_hand) - 5} more" if len(by_hand) > 5 else ""
+        why = f"installed by hand: {', '.join(by_hand[:5])}{more}; `labsync env add NAME` keeps a package"
+        return Built(spec.name, str(prefix), "modified", why)
+    return Built(spec.name, str(prefix), "ok")
 
 
 def failed_environment(lab: Lab) -> Built:
@@ -72,6 +129,7 @@ def environment_finding(lab: Lab) -> Built:
 def environment_request(lab: Lab) -> EnvironmentRequest:
     """Return everything that decides the environment."""
     from labsync.env.base import EnvironmentRequest, conda_envs_dir
+    from labsync.env.kernel import kernel_prefixes
 
     spec = wanted_environment(lab)
     return EnvironmentRequest(
@@ -83,6 +141,7 @@ def environment_request(lab: Lab) -> EnvironmentRequest:
         imports=smoke_imports(lab),
         home=home_dir(lab.options.env),
         conda_envs=conda_envs_dir(lab.options.env),
+        spared=kernel_prefixes(lab.options.env),
         offline=lab.options.offline,
     )
 
@@ -127,61 +186,6 @@ def _library(lab: Lab, artifact: Artifact) -> Library:
     )
 
 
-def spec_file(lab: Lab, spec: EnvironmentSpec) -> EnvironmentFile:
-    """Return the environment's spec as its manager reads it, for the machine that the manifest declares."""
-    from labsync.env.spec import read_spec
-
-    found = read_spec(lab.manifest.root / spec.spec, spec.manager)
-    target = {f"__{name.lstrip('_')}": version for name, version in spec.target}
-    return replace(found, target=tuple((dict(found.target) | target).items()))
-
-
-def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
-    """Write the environment's lock, or with `check` only say whether it fits the spec."""
-    from labsync.env.lock import check_lock, read_env_lock
-    from labsync.env.lock_text import write_env_lock
-
-    spec = wanted_environment(lab)
-    if not spec.spec:
-        raise UsageError(
-            f"the environment `{spec.name}` has no `spec`, so there is nothing to lock",
-            hint="write `spec: envs/NAME.yaml` under `environment:`",
-        )
-    wanted = spec_file(lab, spec)
-    path = lab.manifest.root / spec.lock
-    if check:
-        why = check_lock(wanted, read_env_lock(path))
-        return [ErrorReport.of(InvalidError(why, path=spec.lock, hint="`labsync env lock`"))] if why else []
-    resolved = resolved_lock(lab, wanted)
-    if not lab.options.dry_run:
-        write_env_lock(path, resolved)
-    return []
-
-
-def resolved_lock(lab: Lab, wanted: EnvironmentFile) -> EnvironmentLock:
-    """Choose every package of the spec."""
-    from labsync.env.base import Interpreter
-    from labsync.env.conda_lock import lock_conda
-    from labsync.env.resolve import Target, lock_pip
-    from labsync.env.tools import Tools
-
-    home = home_dir(lab.options.env)
-    if wanted.manager == "conda":
-        tools = Tools(home, home / "env-lock.log", lab.options.offline, observe=lab.observe)
-        return lock_conda(wanted, tools)
-    glibc = dict(wanted.target).get("__glibc", Target("").glibc)
-    target = Target(Interpreter.running().version, glibc=glibc)
-    return lock_pip(wanted, target, home, offline=lab.options.offline)
-
-
-def ensure_environment_lock(lab: Lab) -> None:
-    """Make the lock of an environment that has a spec and was never locked."""
-    spec = wanted_environment(lab)
-    if spec.spec and not (lab.manifest.root / spec.lock).exists():
-        lab.observe(Note(f"no environment lock yet: writing {spec.lock}"))
-        lock_environment(lab, check=False)
-
-
 def kernel_request(lab: Lab, prefix: Path) -> KernelRequest:
     """Return the kernel that belongs to the environment at `prefix`."""
     from labsync.env.kernel import KernelRequest
@@ -199,6 +203,14 @@ def proven_kernel(lab: Lab, environment: Built) -> Built:
         return kernel_finding(lab, environment)
     install_kernel(kernel_request(lab, prefix), smoke_imports(lab))
     return Built(wanted_environment(lab).name, environment.prefix, "proven")
+
+
+def renewed_kernel(lab: Lab, environment: Built) -> Built | None:
+    """Let a kernel that is registered follow the environment; None where none is, or it is another's."""
+    found = kernel_finding(lab, environment)
+    if lab.options.dry_run or found.state not in {"stale", "broken"}:
+        return None
+    return proven_kernel(lab, environment)
 
 
 def kernel_finding(lab: Lab, environment: Built) -> Built:
