@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-Kind = Literal["models", "checkpoints", "datasets", "libraries", "results"]
+Kind = Literal["models", "checkpoints", "datasets", "libraries", "results", "environments"]
 KINDS: tuple[Kind, ...] = ("models", "checkpoints", "datasets", "libraries", "results")
+MIRRORED: tuple[Kind, ...] = (*KINDS, "environments")
+"""What the mirror keeps: the kinds of the manifest, and the packages of environments."""
 
 ArtifactName = NewType("ArtifactName", str)
 """`kind/name`, as in `models/qwen2-vl-2b`."""

@@ -223,6 +223,23 @@ def env_rollback(lab: Lab) -> Outcome:
     return _with_kernel(lab, rolled_back(lab))
 
 
+def env_archive(lab: Lab) -> Outcome:
+    """Bring the environment's packages to the mirror, so that a new box needs no channel."""
+    from labsync.steps.env_archive import archived
+
+    done = archived(lab)
+    return finish((), items=actions(done.plans), requests=_requests(lab), transferred=done.transferred)
+
+
+def env_restore(lab: Lab) -> Outcome:
+    """Build the environment from the mirror alone; a registered kernel follows it."""
+    from labsync.steps.environment import restored_environment
+
+    environment, moved = restored_environment(lab)
+    outcome = _with_kernel(lab, environment)
+    return replace(outcome, report=replace(outcome.report, transferred=moved))
+
+
 def _with_kernel(lab: Lab, environment: Built) -> Outcome:
     from labsync.steps.environment import renewed_kernel
 

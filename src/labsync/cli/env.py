@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labsync.cli.options import common, emit, open_lab
+from labsync.cli.options import bwlimit, common, emit, open_lab
 
 if TYPE_CHECKING:
     from labsync.cli.options import Common
@@ -64,6 +64,26 @@ def env_rollback(common: Common) -> int:
     from labsync import workflow
 
     return emit(workflow.env_rollback(open_lab(common)), common)
+
+
+@env.command("archive")
+@bwlimit
+@common
+def env_archive(common: Common) -> int:
+    """Bring the environment's locked packages to the mirror, each once."""
+    from labsync import workflow
+
+    return emit(workflow.env_archive(open_lab(common)), common)
+
+
+@env.command("restore")
+@bwlimit
+@common
+def env_restore(common: Common) -> int:
+    """Build the environment from the packages in the mirror, without any channel."""
+    from labsync import workflow
+
+    return emit(workflow.env_restore(open_lab(common)), common)
 
 
 @click.command()

@@ -72,7 +72,8 @@ class EnvironmentRequest:
 
     `lock` is None only where nothing is added to what `inherit` makes visible. `conda_envs` is where
     conda looks for environments by name; only an environment of manager conda is shown there. `spared`
-    are versions that stay although no process runs in them: those that kernels name.
+    are versions that stay although no process runs in them: those that kernels name. `packages` is a
+    folder that some of the locked files lie in (see `env.packages`), which are taken from there then.
     """
 
     name: str
@@ -84,6 +85,7 @@ class EnvironmentRequest:
     home: Path = field(default_factory=lambda: home_dir(os.environ))
     conda_envs: Path = field(default_factory=lambda: conda_envs_dir(os.environ))
     spared: tuple[Path, ...] = ()
+    packages: Path | None = None
     offline: bool = False
     python: Interpreter = field(default_factory=Interpreter.running)
 

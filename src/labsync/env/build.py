@@ -36,6 +36,7 @@ from labsync.report import Built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from labsync.env.base import EnvironmentRequest
@@ -59,7 +60,7 @@ def build_environment(request: EnvironmentRequest, observer: Observer) -> Built:
     if now == prefix and is_intact(prefix, digest) and imported(prefix).issuperset(request.imports):
         _show(request)
         return Built(request.name, str(prefix), "reused")
-    with build_lock(request.envs_dir, request.name, observer) as held:
+    with build_lock_of(request, observer) as held:
         tools = tools_for(request, prefix, observer, held)
         state = "reused"
         if not is_intact(prefix, digest):
@@ -123,6 +124,11 @@ def _build(request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[s
         raise
     tools.log.unlink(missing_ok=True)
     return variables
+
+
+def build_lock_of(request: EnvironmentRequest, observer: Observer) -> AbstractContextManager[int]:
+    """Return the lock that lets one labsync at a time build environments of this name."""
+    return build_lock(request.envs_dir, request.name, observer)
 
 
 def tools_for(request: EnvironmentRequest, prefix: Path, observer: Observer, held: int) -> Tools:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,7 @@ from labsync.env.conda_meta import conda_distributions
 from labsync.env.lock import EnvironmentLock, normal_name
 from labsync.env.lock_text import write_env_lock
 from labsync.env.machine import check_machine
+from labsync.env.packages import local_files
 from labsync.env.pip import install_wheels, repair_wheels
 from labsync.env.rattler_client import ask
 from labsync.errors import InvalidError
@@ -37,11 +39,11 @@ class CondaManager:
     def create(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
         """Install the locked packages of conda, then the locked wheels, each checked against its digest."""
         lock = _checked(request, prefix, tools)
-        install_packages(lock, prefix, tools)
+        install_packages(lock, prefix, tools, files=local_files(request, lock.packages))
         wheels = lock.of("pip")
         _refuse_overlap(wheels, prefix, tools)
         if wheels:
-            install_wheels(wheels, prefix, tools)
+            install_wheels(wheels, prefix, tools, request.packages)
 
     def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
         """Link the damaged packages anew from a cache that is hashed first, then install the wheels."""
@@ -55,15 +57,22 @@ class CondaManager:
 
 
 def install_packages(
-    lock: EnvironmentLock, prefix: Path, tools: Tools, *, reinstall: Sequence[str] = ()
+    lock: EnvironmentLock,
+    prefix: Path,
+    tools: Tools,
+    *,
+    files: Mapping[str, Path] = MappingProxyType({}),
+    reinstall: Sequence[str] = (),
 ) -> None:
     """Bring the prefix to exactly the lock's packages of conda; `reinstall` names those to link anew.
 
+    `files` are files on this disk that are taken for those at the URLs.
     What is unpacked in the cache is hashed first and fetched again where it is wrong. Raises
     EnvironmentFailedError (13), DiskError (9).
     """
     packages = lock.of("conda")
-    _check_local(packages, tools)
+    files = {**_on_this_disk(packages), **{one.url: files[one.url] for one in packages if one.url in files}}
+    _check_files(packages, files, tools)
     tools.observe(TransferPlanned("packages", len(packages), sum(one.size for one in packages)))
     try:
         with tempfile.TemporaryDirectory(prefix="labsync-conda-") as work:
@@ -75,19 +84,23 @@ def install_packages(
                 "prefix": str(prefix),
                 "cache": str(tools.caches / "conda"),
                 "reinstall": list(reinstall),
+                "files": {url: path.as_uri() for url, path in files.items()},
             }
             ask(tools, "install the packages of conda", task)
     finally:
         tools.observe(TransferEnded())
 
 
-def _check_local(packages: Sequence[LockedPackage], tools: Tools) -> None:
-    """Hash the files of a channel on this disk: rattler compares digests only of what it downloads."""
+def _on_this_disk(packages: Sequence[LockedPackage]) -> dict[str, Path]:
+    parts = {package.url: urlsplit(package.url) for package in packages}
+    return {url: Path(unquote(part.path)) for url, part in parts.items() if part.scheme == "file"}
+
+
+def _check_files(packages: Sequence[LockedPackage], files: Mapping[str, Path], tools: Tools) -> None:
+    """Hash what lies on this disk: rattler compares digests only of what it downloads."""
     for package in packages:
-        parts = urlsplit(package.url)
-        if parts.scheme != "file":
+        if (path := files.get(package.url)) is None:
             continue
-        path = Path(unquote(parts.path))
         if not path.is_file():
             raise tools.failed(f"the package `{path}` does not exist", "the channel may have moved")
         if (digest := sha256_file(path)[0]) != package.sha256:

@@ -15,6 +15,7 @@ from labsync import atomic
 from labsync.digest import sha256_file
 from labsync.env.lock import normal_name
 from labsync.env.package import NAME
+from labsync.env.packages import library_folders
 from labsync.env.record import dist_infos, write_provenance
 from labsync.env.resolve import read_toml
 from labsync.errors import EnvironmentFailedError
@@ -41,7 +42,7 @@ print(json.dumps({name: version(name) for name in sys.argv[1:]}))
 
 
 def install_libraries(request: EnvironmentRequest, prefix: Path, tools: Tools) -> None:
-    """Build and install each library, without its dependencies; EnvironmentFailedError (13).
+    """Install each library, without its dependencies; EnvironmentFailedError (13).
 
     Its dist-info names origin and commit. A library may replace what is inherited, never what the
     lock installed.
@@ -50,20 +51,46 @@ def install_libraries(request: EnvironmentRequest, prefix: Path, tools: Tools) -
     owners = {normal_name(package.name): "the environment's lock" for package in packages}
     owners[NAME] = "labsync itself"
     for library in request.libraries:
-        with tempfile.TemporaryDirectory(prefix="labsync-library-", dir=prefix) as work:
-            tree, out = Path(work) / "tree", Path(work) / "dist"
-            copy_tree(library, tree)
-            wheel = _build(library, tree, out, prefix, tools)
-            name = normal_name(wheel.name.partition("-")[0])
-            if owner := owners.get(name):
-                raise tools.failed(
-                    f"library `{library.name}` installs `{name}`, which comes from {owner} as well",
-                    "take one of them out",
-                )
-            owners[name] = f"library `{library.name}`"
-            _install(library, wheel, prefix, tools)
+        wheel = library_wheel(request, library, prefix, tools)
+        name = normal_name(wheel.name.partition("-")[0])
+        if owner := owners.get(name):
+            raise tools.failed(
+                f"library `{library.name}` installs `{name}`, which comes from {owner} as well",
+                "take one of them out",
+            )
+        owners[name] = f"library `{library.name}`"
+        _install(library, wheel, prefix, tools)
         origin = _CREDENTIALS.sub(r"\1", library.origin.removeprefix("git+"))
         write_provenance(dist_infos(prefix)[name], origin, library.commit, library.requested)
+
+
+def library_wheel(request: EnvironmentRequest, library: Library, prefix: Path, tools: Tools) -> Path:
+    """Return the library's wheel, which is built once for each commit, from the pinned tree alone.
+
+    One with compiled parts is built once for each environment as well. The same tree gives the same
+    bytes: nothing in a wheel may be younger than `SOURCE_DATE_EPOCH`.
+    """
+    places = library_folders(request, library)
+    if found := _find_wheel(tools.caches, places):
+        return found
+    if request.packages and (found := _find_wheel(request.packages, places)):
+        return _keep(found, tools.caches, found.relative_to(request.packages).as_posix())
+    with tempfile.TemporaryDirectory(prefix="labsync-library-", dir=prefix) as work:
+        tree, out = Path(work) / "tree", Path(work) / "dist"
+        copy_tree(library, tree)
+        wheel = _build(library, tree, out, prefix, tools)
+        place = places[0 if wheel.name.endswith("-none-any.whl") else 1]
+        return _keep(wheel, tools.caches, f"{place}/{wheel.name}")
+
+
+def _find_wheel(folder: Path, places: Sequence[str]) -> Path | None:
+    return next((path for place in places for path in (folder / place).glob("*.whl")), None)
+
+
+def _keep(wheel: Path, caches: Path, path: str) -> Path:
+    kept = caches / path
+    atomic.write_bytes(kept, wheel.read_bytes())
+    return kept
 
 
 def copy_tree(library: Library, target: Path) -> None:

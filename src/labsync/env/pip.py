@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from labsync import atomic
 from labsync.env.lock import normal_name
+from labsync.env.packages import WHEELS, package_path
 from labsync.env.record import damaged_files, dist_infos
 
 if TYPE_CHECKING:
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
     from labsync.env.verify import Damage
 
 
-def install_wheels(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
-    """Install exactly these wheels, each checked against its digest; EnvironmentFailedError (13)."""
-    _install(packages, prefix, tools, "install the locked packages")
+def install_wheels(
+    packages: Sequence[LockedPackage], prefix: Path, tools: Tools, folder: Path | None = None
+) -> None:
+    """Install exactly these wheels, each checked against its digest; EnvironmentFailedError (13).
+
+    Those that lie in the folder (see `env.packages`) are taken from there.
+    """
+    _install(packages, prefix, tools, "install the locked packages", folder=folder)
     if damaged := _damaged(packages, prefix):
         # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
         _install_again([one for one in packages if normal_name(one.name) in damaged], prefix, tools)
@@ -39,18 +45,32 @@ def _install_again(packages: Sequence[LockedPackage], prefix: Path, tools: Tools
 
 
 def _install(
-    packages: Sequence[LockedPackage], prefix: Path, tools: Tools, doing: str, *options: str
+    packages: Sequence[LockedPackage],
+    prefix: Path,
+    tools: Tools,
+    doing: str,
+    *options: str,
+    folder: Path | None = None,
 ) -> None:
     requirements = prefix / "labsync-requirements.txt"
-    lines = [f"{one.name} @ {one.url} --hash=sha256:{one.sha256}\n" for one in packages]
+    lines = (f"{_requirement(one, folder)} --hash=sha256:{one.sha256}\n" for one in packages)
     atomic.write_bytes(requirements, "".join(lines).encode())
+    # By version and not by path: uv would record the path as where the wheel came from.
+    wheels = ("--find-links", str(folder / WHEELS)) if folder and (folder / WHEELS).is_dir() else ()
     tools.uv(
         [
             "pip", "install", "--no-config", "--python", str(prefix / "bin" / "python"), "--require-hashes",
-            "--no-deps", "--no-index", "--only-binary", ":all:", "--requirement", str(requirements), *options,
+            "--no-deps", "--no-index", "--only-binary", ":all:", *wheels,
+            "--requirement", str(requirements), *options,
         ],
         doing,
     )  # fmt: skip
+
+
+def _requirement(package: LockedPackage, folder: Path | None) -> str:
+    if folder and (folder / package_path(package)).is_file():
+        return f"{package.name}=={package.version}"
+    return f"{package.name} @ {package.url}"
 
 
 def _damaged(packages: Sequence[LockedPackage], prefix: Path) -> list[str]:

@@ -64,6 +64,10 @@ def _install(task: Mapping[str, object]) -> int:
     prefix, cache = Path(str(task["prefix"])), Path(str(task["cache"]))
     records = _locked_records(Path(str(task["lock"])))
     PackageRecord.validate([*records])
+    files = task["files"] if isinstance(task["files"], dict) else {}
+    canonical = {str(files[record.url]): record.url for record in records if record.url in files}
+    for record in records:
+        record.url = str(files.get(record.url, record.url))
     reinstall = task.get("reinstall")
     with _locked(cache):
         _sweep(cache)
@@ -79,7 +83,17 @@ def _install(task: Mapping[str, object]) -> int:
                 reporter=cast("InstallerReporter", _Reporter()),  # what it lacks is not called
             )
         )
+    _name_origins(prefix, canonical)
     return len(records)
+
+
+def _name_origins(prefix: Path, canonical: Mapping[str, str]) -> None:
+    """Let conda's records say where the packages are from, and not which copy of them was at hand."""
+    for path in (prefix / "conda-meta").glob("*.json") if canonical else ():
+        record = json.loads(path.read_bytes())
+        url = canonical.get(record["url"], record["url"])
+        if url != record["url"]:
+            path.write_text(json.dumps({**record, "url": url}), "utf-8")
 
 
 def _locked_records(lock: Path) -> list[RepoDataRecord]:

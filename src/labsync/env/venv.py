@@ -39,7 +39,7 @@ class VenvManager:
         if request.inherit:
             _inherit(prefix, request.python.site_packages)
         if packages:
-            install_wheels(packages, prefix, tools)
+            install_wheels(packages, prefix, tools, request.packages)
 
     def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
         """Install the damaged wheels anew."""

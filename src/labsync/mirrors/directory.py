@@ -47,7 +47,7 @@ from labsync.mirrors.records import (
     parse_index,
 )
 from labsync.mirrors.source import changed, digest_of, expect_same, other_bytes
-from labsync.names import KINDS, safe_join
+from labsync.names import MIRRORED, safe_join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +80,7 @@ class DirectoryMirror:
         self._requests.add("LIST")
         found: dict[HeadName, str] = {}
         for kind in self._listed(HEADS.rstrip("/")):
-            if kind in KINDS:
+            if kind in MIRRORED:
                 found.update({name: self._mark(name, number) for name, number in self._numbers(kind).items()})
         return found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from labsync.digest import is_sha256
 from labsync.errors import InvalidError
 from labsync.mirrors.base import Located
-from labsync.names import KINDS, NAME, ArtifactName, path_problem
+from labsync.names import MIRRORED, NAME, ArtifactName, path_problem
 from labsync.snapshot import FileEntry
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Record:
     def artifact(self) -> ArtifactName:
         """Return `kind/name`."""
         kind, _, name = self.text("artifact").partition("/")
-        if kind not in KINDS or NAME.fullmatch(name) is None:
+        if kind not in MIRRORED or NAME.fullmatch(name) is None:
             raise self.error("has a wrong `artifact`")
         return ArtifactName(f"{kind}/{name}")
 

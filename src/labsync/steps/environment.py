@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
 from labsync.errors import IntegrityError, InvalidError, LabsyncError, NotFoundError
-from labsync.report import Built, ErrorReport
+from labsync.events import Note
+from labsync.report import NOTHING_MOVED, Built, ErrorReport
 from labsync.settings import home_dir
 from labsync.steps.env_lock import spec_file, wanted_environment
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from labsync.env.kernel import KernelRequest
     from labsync.env.lock import EnvironmentLock
     from labsync.manifest.model import Artifact, EnvironmentSpec
+    from labsync.report import Transferred
     from labsync.steps.lab import Lab
 
 # What a model's task needs to import; the environment is not proven before these do.
@@ -34,21 +36,52 @@ IMPORTS = {
 
 
 def built_environment(lab: Lab) -> Built:
-    """Build the environment beside the old one and switch, or find that it is built already."""
+    """Build the environment beside the old one and switch, or find that it is built already.
+
+    Packages come from the mirror where it has an archive of them, and else from where they were locked.
+    """
     from labsync.env.build import build_environment, environment_state
+    from labsync.env.packages import missing
+    from labsync.steps.env_archive import EnvironmentArchive
 
     request = environment_request(lab)
     state = environment_state(request)
     if lab.options.dry_run:
         return state
-    if state.state != "ok":
-        _ensure_room(lab, request)
-    return build_environment(request, lab.observe)
+    if state.state == "ok":
+        return build_environment(request, lab.observe)
+    _ensure_room(lab, request)
+    for error in lab.reach_mirror():
+        lab.observe(
+            Note(f"the mirror does not answer, so packages come from elsewhere: {error.message}", "warning")
+        )
+    archive = EnvironmentArchive(lab, request)
+    if not archive.is_mirrored:
+        return build_environment(request, lab.observe)
+    with archive.fetched(archive.holds(missing(request))) as folder:
+        return build_environment(replace(request, packages=folder), lab.observe)
+
+
+def restored_environment(lab: Lab) -> tuple[Built, Transferred]:
+    """Build the environment from the mirror's archive of it; NotFoundError (6) where it has none."""
+    from labsync.env.build import build_environment, environment_state
+    from labsync.steps.env_archive import EnvironmentArchive, require_archive
+
+    request = environment_request(lab)
+    archive = EnvironmentArchive(lab, request)
+    require_archive(lab, archive)
+    state = environment_state(request)
+    if lab.options.dry_run or state.state == "ok":
+        return state, NOTHING_MOVED
+    _ensure_room(lab, request)
+    with archive.fetched(request.lock.packages if request.lock else ()) as folder:
+        built = build_environment(replace(request, packages=folder), lab.observe)
+    return replace(built, state="restored"), archive.transferred
 
 
 def _ensure_room(lab: Lab, request: EnvironmentRequest) -> None:
     """Check the build against the disk before its first byte; the sizes are the lock's."""
-    from labsync.env.size import bytes_to_build
+    from labsync.env.packages import bytes_to_build
 
     room = measure(request.home)
     need = Need(f"environment {request.name}", room.device, bytes_to_build(request))
