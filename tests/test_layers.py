@@ -46,7 +46,7 @@ LAYERS = (
     {"origins", "mirrors", "disk", "env", "smoke"},
     {"transfer", "guard"},
     {"steps"},
-    {"workflow", "workflow_guard"},
+    {"workflow", "workflow_env", "workflow_guard"},
     {"render"},
     {"cli", "__main__"},
 )

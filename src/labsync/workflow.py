@@ -81,7 +81,7 @@ def status(lab: Lab, artifacts: Sequence[Artifact]) -> Outcome:
     report = Report(
         exit_code=code,
         artifacts=reports,
-        mirror_requests=_requests(lab),
+        mirror_requests=requests_of(lab),
         environment=standing_environment(lab),
         skipped=skipped,
         errors=errors,
@@ -106,7 +106,9 @@ def push(lab: Lab, artifacts: Sequence[Artifact], *, prune: bool = False) -> Out
 
     pushed = push_selected(lab, artifacts, prune=prune)
     if lab.options.dry_run:
-        return finish(pushed.errors, items=(*actions(pushed.plans), *pushed.dropped), requests=_requests(lab))
+        return finish(
+            pushed.errors, items=(*actions(pushed.plans), *pushed.dropped), requests=requests_of(lab)
+        )
     return _report(
         lab, _stands(lab, artifacts, pushed.unchanged), pushed.errors, pushed.transferred, pushed.skipped
     )
@@ -183,76 +185,7 @@ def doctor(lab: Lab) -> Outcome:
     from labsync.steps import doctor as checks
 
     found, code = checks.examine(lab)
-    return Outcome(Report(exit_code=code, mirror_requests=_requests(lab)), tuple(found))
-
-
-def env_lock(lab: Lab, *, check: bool) -> Outcome:
-    """Resolve the environment's spec to exact packages with digests."""
-    from labsync.steps.env_lock import lock_environment
-
-    return finish(lock_environment(lab, check=check))
-
-
-def env_build(lab: Lab) -> Outcome:
-    """Build the environment, or find that it is built already; a registered kernel follows it."""
-    from labsync.steps.environment import built_environment
-
-    return _with_kernel(lab, built_environment(lab))
-
-
-def env_add(lab: Lab, requirements: Sequence[str], *, pip: bool) -> Outcome:
-    """Ask for packages in the spec, lock them, build and switch; everything else stays as it was."""
-    from labsync.steps.env_lock import add_packages
-
-    add_packages(lab, requirements, pip=pip)
-    return finish(()) if lab.options.dry_run else env_build(lab)
-
-
-def env_remove(lab: Lab, names: Sequence[str]) -> Outcome:
-    """Take packages out of the spec, lock what is left, build and switch."""
-    from labsync.steps.env_lock import remove_packages
-
-    remove_packages(lab, names)
-    return finish(()) if lab.options.dry_run else env_build(lab)
-
-
-def env_rollback(lab: Lab) -> Outcome:
-    """Make the environment's previous version current again; a registered kernel follows it."""
-    from labsync.steps.environment import rolled_back
-
-    return _with_kernel(lab, rolled_back(lab))
-
-
-def env_archive(lab: Lab) -> Outcome:
-    """Bring the environment's packages to the mirror, so that a new box needs no channel."""
-    from labsync.steps.env_archive import archived
-
-    done = archived(lab)
-    return finish((), items=actions(done.plans), requests=_requests(lab), transferred=done.transferred)
-
-
-def env_restore(lab: Lab) -> Outcome:
-    """Build the environment from the mirror alone; a registered kernel follows it."""
-    from labsync.steps.environment import restored_environment
-
-    environment, moved = restored_environment(lab)
-    outcome = _with_kernel(lab, environment)
-    return replace(outcome, report=replace(outcome.report, transferred=moved))
-
-
-def _with_kernel(lab: Lab, environment: Built) -> Outcome:
-    from labsync.steps.environment import renewed_kernel
-
-    report = Report(environment=environment, kernel=renewed_kernel(lab, environment))
-    return Outcome(replace(report, mirror_requests=_requests(lab)))
-
-
-def kernel(lab: Lab) -> Outcome:
-    """Register the environment's Jupyter kernel and prove it by starting it."""
-    from labsync.steps.environment import built_environment, proven_kernel
-
-    environment = built_environment(lab)
-    return Outcome(Report(environment=environment, kernel=proven_kernel(lab, environment)))
+    return Outcome(Report(exit_code=code, mirror_requests=requests_of(lab)), tuple(found))
 
 
 def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Outcome:
@@ -295,7 +228,7 @@ def bootstrap(lab: Lab, options: SmokeOptions) -> Outcome:
     errors += pulled.errors
     if lab.options.dry_run:
         planned = (*locked.items, *actions(pulled.plans))
-        return finish(errors, items=planned, requests=_requests(lab))
+        return finish(errors, items=planned, requests=requests_of(lab))
 
     if lab.manifest.environment:
         lab.observe(StageStarted("environment", lab.manifest.environment.name))
@@ -357,7 +290,7 @@ def _kernel(lab: Lab, environment: Built, errors: list[ErrorReport]) -> Built | 
 
 def _transferred(lab: Lab, pulled: Pulled, artifacts: Sequence[Artifact]) -> Outcome:
     if lab.options.dry_run:
-        return finish(pulled.errors, items=actions(pulled.plans), requests=_requests(lab))
+        return finish(pulled.errors, items=actions(pulled.plans), requests=requests_of(lab))
     return _report(lab, _stands(lab, artifacts, pulled.unchanged), pulled.errors, pulled.transferred)
 
 
@@ -383,7 +316,7 @@ def _report(
             exit_code=exit_code_of(errors),
             artifacts=artifacts,
             transferred=transferred,
-            mirror_requests=_requests(lab),
+            mirror_requests=requests_of(lab),
             skipped=tuple(skipped),
             errors=tuple(errors),
         )
@@ -399,7 +332,7 @@ def _each(lab: Lab, artifacts: Sequence[Artifact], look: Callable[[Artifact], Se
             items += look(artifact)
         except LabsyncError as error:
             errors.append(ErrorReport.of(error, artifact.name))
-    return finish(errors, items=items, requests=_requests(lab))
+    return finish(errors, items=items, requests=requests_of(lab))
 
 
 def _each_mirrored(
@@ -408,9 +341,10 @@ def _each_mirrored(
     """Return what a look at each artifact in the mirror finds; one error when it cannot be asked at all."""
     _ = lab.mirror  # raises under `--offline`
     if unreached := lab.reach_mirror():
-        return finish(unreached, requests=_requests(lab))
+        return finish(unreached, requests=requests_of(lab))
     return _each(lab, artifacts, look)
 
 
-def _requests(lab: Lab) -> MirrorRequests:
+def requests_of(lab: Lab) -> MirrorRequests:
+    """Return how many requests the mirror got from this command."""
     return lab.mirror.requests() if lab.requests_made else MirrorRequests()

@@ -117,11 +117,12 @@ def test_usage_errors_are_2_and_end_with_a_report(box: Box, args: list[str]) -> 
 
 TRANSFER = ("bootstrap", "lock", "mirror", "pull", "push", "verify")
 GUARDED = ("guard run", "guard start", "up")
+ENVIRONMENT = ("env archive", "env restore")
 
 
 def test_commands_that_transfer_take_a_limit() -> None:
     limited = {n for n, command in _commands() for p in command.params if "--bwlimit" in p.opts}
-    assert limited == {*TRANSFER, *GUARDED}
+    assert limited == {*TRANSFER, *GUARDED, *ENVIRONMENT}
 
 
 @pytest.mark.parametrize("name", TRANSFER)

@@ -22,18 +22,18 @@ def env() -> None:
 @common
 def env_lock(common: Common, check: bool) -> int:
     """Resolve the environment's spec to exact packages with digests."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_lock(open_lab(common), check=check), common)
+    return emit(workflow_env.lock(open_lab(common), check=check), common)
 
 
 @env.command("build")
 @common
 def env_build(common: Common) -> int:
     """Build the environment beside the old one, then switch."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_build(open_lab(common)), common)
+    return emit(workflow_env.build(open_lab(common)), common)
 
 
 @env.command("add")
@@ -42,9 +42,9 @@ def env_build(common: Common) -> int:
 @common
 def env_add(common: Common, packages: tuple[str, ...], pip: bool) -> int:
     """Ask for packages in the spec, lock them with everything else held, build and switch."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_add(open_lab(common), packages, pip=pip), common)
+    return emit(workflow_env.add(open_lab(common), packages, pip=pip), common)
 
 
 @env.command("remove")
@@ -52,18 +52,18 @@ def env_add(common: Common, packages: tuple[str, ...], pip: bool) -> int:
 @common
 def env_remove(common: Common, packages: tuple[str, ...]) -> int:
     """Take packages out of the spec, lock what is left, build and switch."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_remove(open_lab(common), packages), common)
+    return emit(workflow_env.remove(open_lab(common), packages), common)
 
 
 @env.command("rollback")
 @common
 def env_rollback(common: Common) -> int:
     """Make the environment's previous version current again, at once."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_rollback(open_lab(common)), common)
+    return emit(workflow_env.rollback(open_lab(common)), common)
 
 
 @env.command("archive")
@@ -71,9 +71,9 @@ def env_rollback(common: Common) -> int:
 @common
 def env_archive(common: Common) -> int:
     """Bring the environment's locked packages to the mirror, each once."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_archive(open_lab(common)), common)
+    return emit(workflow_env.archive(open_lab(common)), common)
 
 
 @env.command("restore")
@@ -81,15 +81,15 @@ def env_archive(common: Common) -> int:
 @common
 def env_restore(common: Common) -> int:
     """Build the environment from the packages in the mirror, without any channel."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.env_restore(open_lab(common)), common)
+    return emit(workflow_env.restore(open_lab(common)), common)
 
 
 @click.command()
 @common
 def kernel(common: Common) -> int:
     """Register the environment's Jupyter kernel and prove it by starting it."""
-    from labsync import workflow
+    from labsync import workflow_env
 
-    return emit(workflow.kernel(open_lab(common)), common)
+    return emit(workflow_env.kernel(open_lab(common)), common)
