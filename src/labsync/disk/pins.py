@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import secrets
 import shutil
-import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from labsync.atomic import disk_errors, make_dirs, share_blocks
 from labsync.digest import BLOCK, sha256_stream
-from labsync.disk.hashing import hash_file
-from labsync.disk.known import found_files
+from labsync.disk.hashing import THREADS, Digested, hash_file
+from labsync.disk.known import judge
+from labsync.errors import DiskError, LockedError
 from labsync.places import Found, Inventory
 from labsync.snapshot import FileEntry, Snapshot
-from labsync.state import TICK, Stat
+from labsync.state import COARSE_WINDOW, FINE_WINDOW, Observed, Stat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,44 +43,56 @@ if TYPE_CHECKING:
 
 Manner = Literal["link", "copy", "beginning"]
 FOLDER = "pins"
+SAMPLE = 1 << 16  # bytes
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A file to hold fast: its path and size as it was seen, and how."""
+    """A file to hold fast, as it was seen, and how.
+
+    Of the beginning of a file, `sample` is what was seen of it, and `before` the size and the digest of
+    a shorter beginning that it must still have, where one is known.
+    """
 
     path: str
     size: int
     mtime_ns: int
     inode: int
     manner: Manner = "link"
+    sample: str = ""
+    before: tuple[int, str] | None = None
 
 
 class PinnedHome:
     """A home as it was at one instant: of the files that were wished for, those that could be held.
 
     A `disk.base.Home` to push from; use it as a context manager, which lets go of the files. `lost`
-    are the paths that were gone or other ones when their turn came.
+    are the paths that were gone or other ones when their turn came, or whose copy would have taken more
+    than the `spare` bytes.
     """
 
-    def __init__(self, home: TreeHome, look: Look, wishes: Sequence[Wish], state: State) -> None:
+    def __init__(
+        self, home: TreeHome, look: Look, wishes: Sequence[Wish], state: State, spare: float = math.inf
+    ) -> None:
         self._home = home
         self._state = state
         self._folder = home.stage / FOLDER / secrets.token_hex(8)
         self._pins: dict[str, tuple[Path, Manner]] = {}
+        self._observed: dict[str, Observed] = {}
+        self._finished: dict[str, FileEntry] = {}
         self.lost: set[str] = set()
         self._inventory = Inventory({}, exists=look.exists)
-        self._look, self._wishes = look, wishes
+        self._look, self._wishes = look, {wish.path: wish for wish in wishes}
+        self._spare = spare
 
     def __enter__(self) -> PinnedHome:  # noqa: PYI034  `Self` came with Python 3.11
         try:
             if self._wishes:
                 with disk_errors(self._folder):
                     make_dirs(self._folder)
-                for number, wish in enumerate(self._wishes):
+                for number, wish in enumerate(self._wishes.values()):
                     self._hold(wish, self._folder / str(number))
-                time.sleep(TICK / 1e9)  # what changed within a tick of the clock proves nothing
             self._inventory = Inventory(self._digests(), self._look.skipped, exists=self._look.exists)
         except BaseException:
             self._let_go()
@@ -125,87 +140,140 @@ class PinnedHome:
         return self._home.publish(files)
 
     def finish(self, snapshot: Snapshot) -> None:
-        """Record the snapshot's files as known; the beginning of a file is not the file."""
-        whole = [e for e in snapshot if self._pins.get(e.path, ("", "link"))[1] != "beginning"]
-        self._home.finish(Snapshot.of(whole))
+        """Record the snapshot's files as known; those that are held, when they are let go.
+
+        The beginning of a file is not the file, and a copy's stat is not the file's.
+        """
+        self._finished.update(snapshot.by_path)
+        rest = (entry for entry in snapshot if entry.path not in self._pins)
+        self._home.finish(Snapshot.of(rest))
 
     def _hold(self, wish: Wish, pin: Path) -> None:
         original = self._home.source(wish.path)
         try:
-            if wish.manner == "beginning":
-                held = _copy(original, pin, wish, whole=False)
-            elif wish.manner == "copy" or not _link(original, pin):
-                held = _copy(original, pin, wish, whole=True)
-            else:
+            if wish.manner == "link" and _link(original, pin):
                 held = _is(wish, pin.lstat())
+            else:
+                held = self._copy(original, pin, wish)
         except FileNotFoundError:
             held = False
         except OSError as error:
             with disk_errors(original):
                 raise error from None
         if held:
-            self._pins[wish.path] = (pin, wish.manner)
+            manner = "copy" if wish.manner == "link" and not _is(wish, pin.lstat()) else wish.manner
+            self._pins[wish.path] = (pin, manner)
         else:
             pin.unlink(missing_ok=True)
             self.lost.add(wish.path)
 
+    def _copy(self, original: Path, pin: Path, wish: Wish) -> bool:
+        """Copy what is to be held; False where that is not what was seen, or where there is no room."""
+        if wish.size > self._spare:
+            return False
+        self._spare -= wish.size
+        return _copy(original, pin, wish, whole=wish.manner != "beginning")
+
     def _digests(self) -> dict[str, Found]:
         """Return what is recorded, and what is held with its digest."""
         found = dict(self._look.recorded)
-        linked = {p: pin for p, (pin, manner) in self._pins.items() if manner == "link" and _links(pin) > 1}
-        triples = [(path, pin.lstat(), None) for path, pin in sorted(linked.items())]
-        found.update(
-            found_files(triples, lambda path: (str(linked[path]), self._home.locate(path)[1]), self._state)
-        )
-        for path in self._pins.keys() - linked.keys():
-            pin, manner = self._pins[path]
-            observed = hash_file(str(pin), "")
-            if observed is not None and (manner != "beginning" or self._still_begins(path, observed.sha256)):
-                mode = pin.lstat().st_mode
-                entry = FileEntry(path, observed.sha256, observed.stat.size, bool(mode & 0o100))
-                found[path] = Found(entry, "changed")
-            else:
-                self.lost.add(path)
+        paths = sorted(self._pins)
+        keys = {path: self._home.locate(path)[1] for path in paths}
+        published = self._state.publications(keys.values())
+        with ThreadPoolExecutor(THREADS) as pool:
+            hashed = pool.map(hash_file, [str(self._pins[path][0]) for path in paths], keys.values())
+            for path, observed in zip(paths, hashed, strict=True):
+                _, manner = self._pins[path]
+                if observed is None or not self._is_as_wished(path, observed):
+                    self.lost.add(path)
+                    continue
+                self._observed[path] = observed
+                digest = Digested(observed.sha256, observed.stat)
+                executable = bool(observed.stat.mode & 0o100)
+                entry = FileEntry(path, observed.sha256, observed.stat.size, executable)
+                state = judge(digest, published.get(keys[path])) if manner == "link" else "changed"
+                found[path] = Found(entry, state)
         return dict(sorted(found.items()))
 
-    def _still_begins(self, path: str, sha256: str) -> bool:
-        """Say whether the file still begins with the bytes that were copied: it only grows."""
-        pin, _ = self._pins[path]
+    def _is_as_wished(self, path: str, observed: Observed) -> bool:
+        """Say whether what was hashed is what was seen: a file may be written anew under its second name."""
+        wish, (_, manner) = self._wishes[path], self._pins[path]
+        if manner == "beginning":
+            return self._begins(path, observed.sha256)
+        seen = (wish.inode, wish.size, wish.mtime_ns)
+        return observed.stat.size == wish.size and (manner == "copy" or _core(observed.stat) == seen)
+
+    def _begins(self, path: str, digest: str) -> bool:
+        """Say whether the file only grows: it begins with what was copied, seen, and known before."""
+        wish, (pin, _) = self._wishes[path], self._pins[path]
         try:
-            with self._home.source(path).open("rb", buffering=0) as file:
-                return sha256_stream(_first(file.read, pin.lstat().st_size))[0] == sha256
+            if sample(pin, wish.size) != wish.sample:
+                return False
+            if wish.before and _digest(pin, wish.before[0]) != wish.before[1]:
+                return False
+            return _digest(self._home.source(path), wish.size) == digest
         except OSError:
             return False
 
     def _let_go(self) -> None:
-        for path, (pin, manner) in self._pins.items():
-            if manner == "link":
-                self._unlink(path, pin)
-        self._pins.clear()
+        known = [self._release(path) for path, (_, manner) in self._pins.items() if manner == "link"]
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._pins.clear()
+        files = [(item.path_key, item.stat, item.sha256) for item in known if item is not None]
+        sure = [i for i in known if i is not None and i.stat.mtime_ns < i.since - _window(i.stat)]
+        # On a disk that is full the files are read once more the next time.
+        with contextlib.suppress(DiskError, LockedError):
+            self._state.record_all(files, ((i.path_key, i.stat, i.sha256) for i in sure))
 
-    def _unlink(self, path: str, pin: Path) -> None:
-        """Remove a second name, and remember the digest with the ctime that this gives the file."""
+    def _release(self, path: str) -> Observed | None:
+        """Remove a second name; return the digest with the stat that the file has now, if it is known.
+
+        The ctime moved, and nobody but us moved it.
+        """
+        pin, _ = self._pins[path]
+        observed = self._observed.get(path)
         with contextlib.suppress(OSError):
-            place, key = self._home.locate(path)
-            held, here = pin.lstat(), os.lstat(place)
-            if held.st_ino != here.st_ino or held.st_nlink < 2:
-                return
-            (sha256,) = self._state.known([(key, Stat.of(held))])
+            held = pin.lstat()
             pin.unlink()
-            after = os.lstat(place)
-            same = (after.st_ino, after.st_size, after.st_mtime_ns)
-            if sha256 and same == (held.st_ino, held.st_size, held.st_mtime_ns):
-                self._state.record_all((), [(key, Stat.of(after), sha256)])
+            after = os.lstat(self._home.locate(path)[0])
+            entry = self._finished.get(path)
+            if observed is None or entry is None or entry.sha256 != observed.sha256:
+                return None
+            as_hashed = (observed.stat.inode, observed.stat.size, observed.stat.mtime_ns)
+            if all(_core(stat) == as_hashed for stat in map(Stat.of, (held, after))):
+                return observed._replace(stat=Stat.of(after))
+        return None
+
+
+def _core(stat: Stat) -> tuple[int, int, int]:
+    return stat.inode, stat.size, stat.mtime_ns
+
+
+def _window(stat: Stat) -> int:
+    """Return how far back a file must have been written for its digest to hold; see `Observed.is_racy`."""
+    return COARSE_WINDOW if stat.is_coarse else FINE_WINDOW
+
+
+def sample(path: Path, size: int) -> str:
+    """Return a digest of the first and the last bytes of a file's first `size` bytes; raises OSError.
+
+    It tells a file that grows from one that was written anew, without reading all of it.
+    """
+    with path.open("rb", buffering=0) as file:
+        digest = sha256(b"".join(_first(file.read, min(size, SAMPLE))))
+        file.seek(max(size - SAMPLE, 0))
+        digest.update(b"".join(_first(file.read, min(size, SAMPLE))))
+    return digest.hexdigest()
+
+
+def _digest(path: Path, size: int) -> str:
+    with path.open("rb", buffering=0) as file:
+        return sha256_stream(_first(file.read, size))[0]
 
 
 def sweep(stage: Path) -> None:
     """Remove what killed guards held: nobody else holds anything there."""
     shutil.rmtree(stage / FOLDER, ignore_errors=True)
-
-
-def _links(pin: Path) -> int:
-    return pin.lstat().st_nlink
 
 
 def _is(wish: Wish, found: os.stat_result) -> bool:

@@ -57,9 +57,12 @@ def admit(
     return Admitted(tuple(sent), tuple(left_out))
 
 
-def result_rank(size: int) -> int:
-    """Return the rank of a file of results."""
-    return 0 if size <= SMALL else 2
+def result_rank(size: int, budget: float) -> int:
+    """Return the rank of a file of results, when `budget` bytes can still be sent.
+
+    A small one comes before any checkpoint, but not one that takes a tenth of the time that is left.
+    """
+    return 0 if size <= min(SMALL, budget / 10) else 2
 
 
 def unit_rank(*, newest: bool) -> int:

@@ -45,15 +45,11 @@ class Sight(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A file as it was last seen: `since` when it is so, `first` when a file of this name was first seen.
-
-    `grew`: it is longer than before and the same file.
-    """
+    """A file as it was last seen: `since` when it is so, `first` when a file of this name was first seen."""
 
     sight: Sight
     since: float
     first: float
-    grew: bool = False
 
 
 def observe(before: Mapping[str, Sighting], found: Mapping[str, Sight], now: float) -> dict[str, Sighting]:
@@ -64,10 +60,7 @@ def observe(before: Mapping[str, Sighting], found: Mapping[str, Sight], now: flo
 def _again(known: Sighting | None, sight: Sight, now: float) -> Sighting:
     if known is None:
         return Sighting(sight, now, now)
-    if known.sight.is_like(sight):
-        return Sighting(sight, known.since, known.first, known.grew)
-    grew = known.sight.inode == sight.inode and known.sight.size <= sight.size
-    return Sighting(sight, now, known.first, grew)
+    return Sighting(sight, known.since if known.sight.is_like(sight) else now, known.first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +80,15 @@ class View:
     """What is known at one look: the instant, who writes what, and how complete each file is.
 
     `rest` tells how long something must rest that was first seen at an instant. `wholeness` is asked
-    only for files that nothing else speaks against.
+    only for files that nothing else speaks against. `grows` tells of a file that does not rest whether
+    it begins as it did at the look before.
     """
 
     now: float
     rest: Callable[[float], float]
     writers: Mapping[str, int] = field(default_factory=dict)
     wholeness: Callable[[str], Wholeness] = lambda path: "unknown"  # noqa: ARG005  nothing is known
+    grows: Callable[[str], bool] = lambda path: False  # noqa: ARG005
 
 
 def judge_result(path: str, seen: Sighting, view: View) -> Judgement:
@@ -102,7 +97,7 @@ def judge_result(path: str, seen: Sighting, view: View) -> Judgement:
     rest = view.rest(seen.first)
     if pid is None and age >= rest:
         return READY if view.wholeness(path) != "broken" else Judgement("waiting", _BROKEN)
-    if seen.first < view.now and (seen.grew or pid is not None) and view.wholeness(path) == "unknown":
+    if view.wholeness(path) == "unknown" and view.grows(path):
         return Judgement("growing", _written_by(pid))
     if pid is not None:
         return Judgement("waiting", _written_by(pid))

@@ -21,11 +21,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from labsync.session.atomic_folder import saving
 from labsync.session.book import Life, book_path, present, read_book
 from labsync.session.deadline import Deadline, Readings, decide
 from labsync.session.profiles import PROFILES
 from labsync.session.readings import Box, boot_time
-from labsync.session.saving import saving
 
 if TYPE_CHECKING:
     from labsync.session.trainer import TrainerCallback

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from labsync.disk.budget import measure, reserve_of
 from labsync.disk.pins import PinnedHome, sweep
 from labsync.errors import ExitCode, LabsyncError
 from labsync.guard.admission import UNMEASURED, Admitted, Candidate, admit, result_rank, unit_rank
@@ -132,9 +133,9 @@ class _Turn:
         if sum(item.size for item in units) > rate * min(seconds, self._order.interval):
             newest = {item.artifact: item for item in sorted(units, key=lambda item: item.changed)}
             ready = [item for item in ready if not item.is_unit or item is newest[item.artifact]]
+        candidates = [Candidate(item, item.size, _rank(item, ready, rate * seconds)) for item in ready]
         if seconds == math.inf:
-            return Admitted(tuple(Candidate(item, item.size, _rank(item, ready)) for item in ready), ())
-        candidates = (Candidate(item, item.size, _rank(item, ready)) for item in ready)
+            return Admitted(tuple(candidates), ())
         admitted = admit(candidates, seconds, rate, self._can_resume)
         for candidate in admitted.left_out:
             self._note(candidate.what, "too large for the time that is left")
@@ -171,7 +172,7 @@ class _Turn:
         chosen = [item for item in self._chosen.values() if item.artifact == artifact.name]
         look = watch.seen if artifact.kind != "checkpoints" else replace(watch.seen, recorded={})
         wishes = [wish for item in chosen for wish in watch.wishes(item)]
-        with PinnedHome(home, look, wishes, lab.state) as pinned:
+        with PinnedHome(home, look, wishes, lab.state, _spare(lab, home)) as pinned:
             torn = [item for item in chosen if not self._is_whole(item, home, pinned)]
             inventory = pinned.inventory(rehash=False)
             left = {path for item in torn for path in item.paths}
@@ -185,8 +186,9 @@ class _Turn:
 
     def _is_whole(self, item: Watched, home: TreeHome, pinned: PinnedHome) -> bool:
         """Say whether all of it could be held as it was seen."""
-        if pinned.lost & set(item.paths):
-            self._note(item, "it changed while it was looked at")
+        if lost := sorted(pinned.lost & set(item.paths)):
+            is_copy = item.judgement.verdict == "growing" or lost[0] in self._watch(item).rewritten
+            self._note(item, f"it changed while it was looked at{_NO_ROOM if is_copy else ''}")
             return False
         if item.is_unit and not is_still(home, item):
             self._note(item, "files of it came or went while it was looked at")
@@ -273,8 +275,17 @@ class _Turn:
         return Waiting(item.artifact, item.name, item.size, reason, judgement.ready_at)
 
 
-def _rank(item: Watched, others: Sequence[Watched]) -> int:
+_NO_ROOM = ", or there is no room on this disk for a copy of it"
+
+
+def _spare(lab: Lab, home: TreeHome) -> int:
+    """Return how many bytes copies may take without touching the disk's reserve."""
+    _, free, total = measure(home.stage)
+    return free - reserve_of(total, lab.manifest.disk)
+
+
+def _rank(item: Watched, others: Sequence[Watched], budget: float) -> int:
     if not item.is_unit:
-        return result_rank(item.size)
+        return result_rank(item.size, budget)
     newest = max(other.changed for other in others if other.is_unit and other.artifact == item.artifact)
     return unit_rank(newest=item.changed == newest)

@@ -8,7 +8,7 @@ from labsync.errors import ConflictError
 from labsync.merge import is_complete, units
 from labsync.mirrors.base import HeadMovedError, HeadName
 from labsync.report import Skipped
-from labsync.session.saving import is_saved
+from labsync.session.atomic_folder import is_saved
 from labsync.snapshot import Snapshot
 from labsync.steps.goals import within
 from labsync.steps.publish import new_index, publish

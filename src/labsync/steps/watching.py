@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from labsync.disk.known import Look
-from labsync.disk.pins import Manner, Wish
+from labsync.disk.pins import Manner, Wish, sample
 from labsync.guard.formats import missing_shards, wholeness
 from labsync.guard.phases import patience
 from labsync.guard.settled import (
@@ -22,6 +22,7 @@ from labsync.guard.settled import (
     observe_unit,
 )
 from labsync.merge import units
+from labsync.snapshot import EMPTY
 from labsync.steps.push_units import is_finished
 from labsync.steps.writers import held_open, is_secret
 
@@ -71,6 +72,9 @@ class Watch:
     rewritten: set[str] = field(default_factory=set)
     _sightings: dict[str, Sighting] = field(default_factory=dict)
     _units: dict[str, Unit] = field(default_factory=dict)
+    _samples: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    _growing: set[str] = field(default_factory=set)
+    _before: dict[str, tuple[int, str]] = field(default_factory=dict)
     _whole: dict[str, tuple[Sight, Wholeness]] = field(default_factory=dict)
     _safe: dict[str, tuple[Sight, ...]] = field(default_factory=dict)
     _newest_pushed: float = float("-inf")
@@ -92,7 +96,23 @@ class Watch:
             return self._look_at_units(home, artifact, sights, order, now)
         self._sightings = observe(self._sightings, sights, now)
         view = self._view(home, sights, order, now)
+        self._sample(home, view)
+        base = (lab.base(artifact) or EMPTY).by_path if self._growing else {}
+        self._before = {p: (base[p].size, base[p].sha256) for p in self._growing if p in base}
         return [self._file(artifact, path, seen, view) for path, seen in self._sightings.items()]
+
+    def _sample(self, home: TreeHome, view: View) -> None:
+        """Look into the files that do not rest, whether they begin as they did."""
+        before, self._samples, self._growing = self._samples, {}, set()
+        for path, seen in self._sightings.items():
+            if path not in view.writers and view.now - seen.since >= view.rest(seen.first):
+                continue
+            with contextlib.suppress(OSError):
+                place, size = home.source(path), seen.sight.size
+                self._samples[path] = (seen.sight.inode, size, sample(place, size))
+                inode, shorter, told = before.get(path, (0, 0, ""))
+                if inode == seen.sight.inode and shorter <= size and sample(place, shorter) == told:
+                    self._growing.add(path)
 
     def _file(self, artifact: Artifact, path: str, seen: Sighting, view: View) -> Watched:
         judgement = judge_result(path, seen, view)
@@ -148,6 +168,7 @@ class Watch:
             lambda first: patience(order.settle, order.interval, now - first),
             writers,
             lambda path: self._wholeness(home.source(path), path, sights[path]),
+            lambda path: path in self._growing,
         )
 
     def _wholeness(self, place: Path, path: str, sight: Sight) -> Wholeness:
@@ -170,6 +191,8 @@ class Watch:
                 sight.mtime_ns,
                 sight.inode,
                 "copy" if manner == "link" and path in self.rewritten else manner,
+                self._samples.get(path, (0, 0, ""))[2],
+                self._before.get(path),
             )
             for path, sight in zip(item.paths, item.sights, strict=True)
         ]

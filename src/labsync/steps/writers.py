@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labsync.filters import compile_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 SECRET_NAMES = (
     ".env", ".env.*", ".aws/", ".ssh/", ".netrc", "*.pem", "id_rsa", "id_ed25519",
@@ -38,8 +38,8 @@ def held_open(paths: Iterable[Path], proc: Path = Path("/proc")) -> dict[Path, i
             wanted.setdefault(identity, []).append(path)
     found: dict[Path, int] = {}
     if wanted:
-        for pid, identity in _open_for_writing(proc):
-            found.update(dict.fromkeys(wanted.get(identity, ()), pid))
+        for identity, pid in _writers(wanted, f"{proc}"):
+            found.update(dict.fromkeys(wanted[identity], pid))
     return found
 
 
@@ -51,22 +51,28 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def _open_for_writing(proc: Path) -> Iterator[tuple[int, tuple[int, int]]]:
-    for entry in _children(proc):
-        if not entry.isdigit():
+def _writers(wanted: Container[tuple[int, int]], proc: str) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield which of the wanted files a process has open for writing, and its id.
+
+    Most descriptors are of other files, and to know that takes one question each.
+    """
+    for pid in _children(proc):
+        if not pid.isdigit():
             continue
-        for fd in _children(proc / entry / "fd"):
+        for fd in _children(f"{proc}/{pid}/fd"):
             try:
-                flags = _flags((proc / entry / "fdinfo" / fd).read_text("ascii"))
-                if flags & os.O_ACCMODE == os.O_RDONLY:
+                stat = os.stat(f"{proc}/{pid}/fd/{fd}")
+                if (stat.st_dev, stat.st_ino) not in wanted:
                     continue
-                stat = (proc / entry / "fd" / fd).stat()
+                with open(f"{proc}/{pid}/fdinfo/{fd}", encoding="ascii") as info:
+                    flags = _flags(info.read())
             except (OSError, ValueError):
                 continue
-            yield int(entry), (stat.st_dev, stat.st_ino)
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                yield (stat.st_dev, stat.st_ino), int(pid)
 
 
-def _children(folder: Path) -> list[str]:
+def _children(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
