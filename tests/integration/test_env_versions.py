@@ -161,8 +161,9 @@ def tools(fast_path: Path) -> Tools:
 
 def test_the_wheels_beside_conda_respect_what_conda_installs(channel: Channel, fast_path: Path) -> None:
     wheels = fast_path / "wheels"
+    make_wheel(wheels, "heavy", "1.0")
     for version in ("1.0", "1.5", "9.0"):
-        make_wheel(wheels, "tiny", version)
+        make_wheel(wheels, "tiny", version, needs="heavy")  # as PyPI's torch needs CUDA's wheels
     make_wheel(wheels, "wheeled", "1.0", needs="tiny>=1")
     indexes = PackageIndexes(find_links=(str(wheels),), no_index=True)
     text = spec_text(channel.root.as_uri(), PYTHON, "tiny=1.5", pip=("wheeled",))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from labsync.env import kernel_proof
 from labsync.env.base import EnvironmentRequest, Interpreter
 from labsync.env.build import build_environment
 from labsync.env.kernel import KernelRequest, kernel_state, write_kernel
 from labsync.env.kernel_proof import install_kernel, prove_kernel
+from labsync.env.record import site_packages
 from labsync.errors import EnvironmentFailedError
 from labsync.events import ignore
 
@@ -117,6 +120,25 @@ def test_a_kernel_that_hangs_is_ended_at_its_limit(prefix: Path) -> None:
     with pytest.raises(EnvironmentFailedError, match=r"did not answer in time|respond"):
         prove_kernel("lab", prefix, ("time\nwhile True: time.sleep(1)",), timeout=5)
     assert processes_of(prefix) == []
+
+
+@pytest.mark.parametrize(
+    ("sees", "driver", "fails"), [(False, "12.1", True), (True, "12.4", False), (False, "", False)]
+)
+def test_where_there_is_a_gpu_torch_must_see_it(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch, *, sees: bool, driver: str, fails: bool
+) -> None:
+    monkeypatch.setattr(kernel_proof, "cuda_version", lambda: driver)
+    torch = site_packages(prefix) / "torch.py"  # before the inherited one
+    torch.write_text(
+        f"class version: cuda = '12.4'\nclass cuda: is_available = staticmethod(lambda: {sees})\n"
+    )
+    write_kernel(KernelRequest("lab", prefix))
+    try:
+        with pytest.raises(EnvironmentFailedError, match="is for CUDA 12") if fails else nullcontext():
+            prove_kernel("lab", prefix, ("torch",))
+    finally:
+        torch.unlink()
 
 
 def test_no_kernel_of_that_name(tmp_path: Path) -> None:

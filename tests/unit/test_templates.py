@@ -36,12 +36,16 @@ def test_the_manifest_in_the_repository_is_the_template(name: str) -> None:
     assert load_manifest(path).environment is not None
 
 
-@pytest.mark.parametrize("name", ["mlgpu", "video"])
+@pytest.mark.parametrize("name", ["mlgpu", "video", "cpu"])
 def test_the_environment_file_in_the_repository_is_the_template(name: str) -> None:
     beside = {**template_files("vision"), **template_files("video")}
     path = MANIFESTS.parent / "envs" / f"{name}.yaml"
     assert path.read_text("utf-8") == beside[f"envs/{name}.yaml"]
-    assert "transformers>=5.18" in read_spec(path).requirements
+    spec = read_spec(path, "conda")
+    assert "transformers>=5.18" in spec.requirements
+    assert ("__cuda" in dict(spec.target)) == (name != "cpu")
+    assert not path.with_name(f"{name}.lock.yaml").exists()
+    assert "comes without a lock" in path.read_text("utf-8")
 
 
 def test_the_commented_examples_of_the_minimal_template_are_valid_too() -> None:
@@ -80,7 +84,7 @@ def test_the_video_lab_holds_what_it_names() -> None:
     assert manifest.by_name["datasets/socal"].mirror
     assert manifest.by_name["checkpoints/videomae-raising-hands"].is_made
     assert manifest.environment is not None
-    assert (manifest.environment.name, manifest.environment.manager) == ("video", "venv")
+    assert (manifest.environment.name, manifest.environment.manager) == ("video", "conda")
 
 
 @pytest.mark.parametrize("name", ["vision", "video"])

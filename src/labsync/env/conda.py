@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -75,18 +74,17 @@ def install_packages(
     _check_files(packages, files, tools)
     tools.observe(TransferPlanned("packages", len(packages), sum(one.size for one in packages)))
     try:
-        with tempfile.TemporaryDirectory(prefix="labsync-conda-") as work:
-            path = Path(work) / "conda-lock.yml"
-            write_env_lock(path, replace(lock, packages=packages))
-            task = {
-                "task": "install",
-                "lock": str(path),
-                "prefix": str(prefix),
-                "cache": str(tools.caches / "conda"),
-                "reinstall": list(reinstall),
-                "files": {url: path.as_uri() for url, path in files.items()},
-            }
-            ask(tools, "install the packages of conda", task)
+        path = prefix / "labsync-lock.yaml"
+        write_env_lock(path, replace(lock, packages=packages))
+        task = {
+            "task": "install",
+            "lock": str(path),
+            "prefix": str(prefix),
+            "cache": str(tools.caches / "conda"),
+            "reinstall": list(reinstall),
+            "files": {url: file.as_uri() for url, file in files.items()},
+        }
+        ask(tools, "install the packages of conda", task)
     finally:
         tools.observe(TransferEnded())
 

@@ -73,9 +73,7 @@ def lock_conda(
     if spec.requirements:
         machine = Target(python, platform, target["__glibc"])
         bounds = (*_constraints(packages), *(held.versions("pip") if held else ()))
-        provided = _provided(packages)
-        resolved = resolve_pip(spec, machine, tools, indexes, constraints=bounds)
-        wheels = [one for one in resolved if normal_name(one.name) not in provided]
+        wheels = resolve_pip(spec, machine, tools, indexes, constraints=bounds, provided=_provided(packages))
     return EnvironmentLock(
         platform,
         spec.content_hash(platform),

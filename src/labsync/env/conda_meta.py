@@ -15,14 +15,19 @@ META = "conda-meta"
 
 
 def records(prefix: Path) -> Iterator[Mapping[str, object]]:
-    """Yield the record of each package that conda installed; one that cannot be read is left out."""
+    """Yield the record of each package that conda installed.
+
+    One that cannot be read (a full disk leaves them empty) has only `name` and `unreadable`, its path.
+    """
     for path in sorted((prefix / META).glob("*.json")):
         try:
             record: object = json.loads(path.read_bytes())
         except (OSError, ValueError):
-            continue
+            record = None
         if isinstance(record, dict):
             yield record
+        else:
+            yield {"name": path.stem.rsplit("-", 2)[0], "unreadable": path}
 
 
 def conda_distributions(prefix: Path) -> Mapping[str, str]:

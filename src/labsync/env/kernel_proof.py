@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from labsync import atomic
 from labsync.env.kernel import SPEC, kernel_json, kernel_name, kernels_dir, refuse_foreign, write_kernel
+from labsync.env.machine import cuda_version
 from labsync.errors import EnvironmentFailedError
 from labsync.secrets import redact
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 LIMIT = 300.0
 _POLL = 0.5
 _TAIL = 1500
+# The CUDA that torch was built for when it sees no GPU although there is one; else nothing.
+_BLIND = (
+    "(lambda torch: '' if torch.version.cuda is None or torch.cuda.is_available() else torch.version.cuda)"
+    "(__import__('torch'))"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -49,6 +55,8 @@ def prove_kernel(
 ) -> None:
     """Start the kernel, check that it runs in `prefix` and imports the modules, and end it.
 
+    Where the machine has a GPU, a torch that is built for one must see it.
+
     `kernels` is the folder it is looked for in, the user's own unless told. Raises
     EnvironmentFailedError (13) with the kernel's own words; a kernel that dies is noticed at once,
     one that hangs after `timeout` seconds. No process, connection file or history is left.
@@ -59,10 +67,16 @@ def prove_kernel(
         with _running(kernel_name(name), spec_folder, Path(work), deadline) as run:
             code = "\n".join(f"import {module}" for module in imports)
             found = run.evaluate(code, "__import__('sys').prefix")
+            blind = run.evaluate("", _BLIND) if "torch" in imports and (driver := cuda_version()) else ""
     if os.path.realpath(found) != os.path.realpath(prefix):
         raise EnvironmentFailedError(
             f"the kernel `{name}` runs in `{found}` and not in `{prefix}`",
             hint="`labsync kernel` writes it anew",
+        )
+    if blind:
+        raise EnvironmentFailedError(
+            f"the kernel `{name}` sees no GPU: its torch is for CUDA {blind}, the driver here knows {driver}",
+            hint=f"write `cuda: '{driver}'` under the spec's `target:`, then `labsync env lock`",
         )
 
 

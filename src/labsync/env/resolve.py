@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from labsync.digest import sha256_file
-from labsync.env.lock import EnvironmentLock, LockedPackage, current_platform
+from labsync.env.lock import EnvironmentLock, LockedPackage, current_platform, normal_name
 from labsync.errors import EnvironmentFailedError, InvalidError
 from labsync.secrets import find_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from packaging.tags import Tag
 
@@ -101,10 +102,12 @@ def resolve_pip(
     indexes: PackageIndexes = PYPI,
     *,
     constraints: Sequence[str] = (),
+    provided: AbstractSet[str] = frozenset(),
 ) -> tuple[LockedPackage, ...]:
     """Return the wheels for the spec's requirements of pip on the target.
 
-    Raises as `lock_pip`.
+    What is `provided` by others must fit `constraints` and whatever needs it, but neither it nor what it
+    alone needs is among the wheels. Raises as `lock_pip`.
     """
     if not spec.requirements:
         return ()
@@ -117,22 +120,31 @@ def resolve_pip(
         *all_indexes.arguments(),
     ]  # fmt: skip
     resolved = _compile(spec, options, tools, constraints)
+    if not provided.isdisjoint(normal_name(str(one.get("name"))) for one in _tables(resolved, "packages")):
+        # It fits. Once more as if nothing needed it: CUDA's wheels must not come beside conda's own torch.
+        resolved = _compile(spec, options, tools, constraints, tuple(sorted(provided)))
     tags = _wheel_tags(minor, machine, target.glibc)
     return tuple(_locked(package, tags, spec) for package in _tables(resolved, "packages"))
 
 
 def _compile(
-    spec: EnvironmentFile, options: Sequence[str], tools: Tools, constraints: Sequence[str]
+    spec: EnvironmentFile,
+    options: Sequence[str],
+    tools: Tools,
+    constraints: Sequence[str],
+    without: Sequence[str] = (),
 ) -> Mapping[str, object]:
     tools.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="labsync-lock-") as work:
         asked, bounds = Path(work) / "requirements.in", Path(work) / "constraints.txt"
-        answer = Path(work) / "pylock.toml"
+        answer, never = Path(work) / "pylock.toml", Path(work) / "never.txt"
         asked.write_text("".join(f"{line}\n" for line in spec.requirements), "utf-8")
         bounds.write_text("".join(f"{line}\n" for line in constraints), "utf-8")
+        never.write_text("".join(f"{name} ; python_version < '0'\n" for name in without), "utf-8")
         tools.uv(
             [
-                "pip", "compile", str(asked), "--constraint", str(bounds), "--output-file", str(answer),
+                "pip", "compile", str(asked), "--constraint", str(bounds), "--override", str(never),
+                "--output-file", str(answer),
                 "--only-binary", ":all:", "--no-header", "--quiet", *options,
             ],
             f"resolve the requirements of `{spec.path}`",

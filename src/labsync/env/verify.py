@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync import atomic
@@ -14,7 +15,6 @@ from labsync.env.record import damaged_files, dist_infos
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _THREADS = 4
 _LINK = "softlink"
@@ -43,9 +43,14 @@ def find_damage(prefix: Path) -> Damage:
     What was installed by hand is judged by its own record, what Python compiled is left out.
     """
     with atomic.disk_errors(prefix), ThreadPoolExecutor(_THREADS) as pool:
-        listed = [(str(record.get("name")), path) for record in records(prefix) for path in _paths(record)]
+        known = list(records(prefix))
+        listed = [(str(record.get("name")), path) for record in known for path in _paths(record)]
         answers = list(pool.map(lambda item: _is_right(prefix, item[1]), listed))
-        conda: dict[str, tuple[Path, ...]] = {}
+        conda: dict[str, tuple[Path, ...]] = {
+            str(record["name"]): (path,)
+            for record in known
+            if isinstance(path := record.get("unreadable"), Path)
+        }
         for (name, path), right in zip(listed, answers, strict=True):
             if not right:
                 conda[name] = (*conda.get(name, ()), prefix / str(path["_path"]))

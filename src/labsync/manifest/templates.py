@@ -12,10 +12,10 @@ TemplateName = Literal["vision", "video", "minimal"]
 TEMPLATES: tuple[TemplateName, ...] = get_args(TemplateName)
 
 
-# The environment files that a template's manifest names, written beside it.
+# The environment files that a template's manifest names, and the one without a GPU, written beside it.
 _BESIDE: dict[TemplateName, tuple[str, ...]] = {
-    "vision": ("envs/mlgpu.yaml",),
-    "video": ("envs/video.yaml",),
+    "vision": ("envs/mlgpu.yaml", "envs/cpu.yaml"),
+    "video": ("envs/video.yaml", "envs/cpu.yaml"),
     "minimal": (),
 }
 
