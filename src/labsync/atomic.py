@@ -83,12 +83,8 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace the file at `path` by one with these bytes; raises DiskError."""
     with disk_errors(path):
         make_dirs(path.parent)
-        staged = _write_staged(path, data, mode)
-        try:
+        with _staged(path, data, mode) as staged:
             rename(staged, path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
 
 
 def create_bytes(path: Path, data: bytes, mode: int = 0o644) -> bool:
@@ -98,30 +94,30 @@ def create_bytes(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """
     with disk_errors(path):
         make_dirs(path.parent)
-        staged = _write_staged(path, data, mode)
-        try:
+        with _staged(path, data, mode) as staged:
             if not rename_new(staged, path):
                 return False
-        finally:
-            staged.unlink(missing_ok=True)
         fsync_dir(path.parent)
         return True
 
 
-def _write_staged(path: Path, data: bytes, mode: int) -> Path:
-    """Write the bytes to a durable file beside `path`; what killed writers of it left is removed."""
+@contextlib.contextmanager
+def _staged(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """Give the bytes as a durable file beside `path`; what killed writers of it left is removed.
+
+    It stays open, and so locked, until it has its name: other writers take what is unlocked for left over.
+    """
     prefix = f".{path.name[:_SHOWN]}."
     staging.sweep(path.parent, prefix=prefix, suffix=NEW)
     staged, fd = staging.open_staged(path.parent, mode, prefix=prefix, suffix=NEW)
-    try:
-        with open(fd, "wb") as file:
+    with open(fd, "wb") as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
-    return staged
+            yield staged
+        finally:
+            staged.unlink(missing_ok=True)
 
 
 def rename(staged: Path, path: Path) -> None:

@@ -77,7 +77,7 @@ def test_without_its_environment_no_model_is_proven(tmp_path: Path, environment:
     done = box.labsync(command)
     assert done.code != 0
     assert len(done.errors) == 1
-    assert done.report["environment"] == {"name": "lab", "prefix": "", "state": "failed"}
+    assert done.report["environment"]["state"] == "failed"
     assert done.report["kernel"] is None
     assert _results(done) == {"checkpoints/one": "skipped", "checkpoints/made": "skipped"}
     assert {s["reason"] for s in done.report["smoke"]} == {"the environment failed"}

@@ -110,6 +110,17 @@ def test_one_of_many_creators_wins_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == bytes(won) * 10_000
 
 
+def test_bytes_under_way_are_not_taken_for_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(staged: Path, path: Path) -> None:
+        monkeypatch.undo()
+        atomic.write_bytes(path, b"another writer")  # which looks for what killed ones left
+        os.replace(staged, path)
+
+    monkeypatch.setattr(atomic, "rename", rename)
+    atomic.write_bytes(tmp_path / "file", b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 @pytest.fixture(params=["in one step", "kernel without it", "library without it"])
 def rename_new(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
     if request.param == "kernel without it":
