@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """Nothing is remembered from the test before."""
-    session._known = None
+    session._known = session._asked = None
     yield
-    session._known = None
+    session._known = session._asked = None
 
 
 class FakeBox:
@@ -212,6 +212,13 @@ def test_the_guards_deadline_counts() -> None:
 
 def test_it_is_time_to_stop_when_a_checkpoint_could_not_be_sent_any_more() -> None:
     _guarded(deadline=boot_time() + 1000, save_by=boot_time() - 1)
+    assert session.should_stop()
+
+
+def test_a_loop_that_takes_long_from_one_question_to_the_next_stops_sooner() -> None:
+    _guarded(deadline=boot_time() + 1000, save_by=boot_time() + 60)
+    assert not session.should_stop()
+    session._asked = boot_time() - 90  # an epoch takes a minute and a half
     assert session.should_stop()
 
 

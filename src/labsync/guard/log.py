@@ -14,6 +14,7 @@ from labsync.errors import LabsyncError
 from labsync.guard.files import Heartbeat
 from labsync.guard.journal import VERSION, Journal, claims
 from labsync.guard.loop import Round
+from labsync.guard.phases import Phase, rhythm
 from labsync.session.book import see
 from labsync.session.deadline import UNKNOWN, format_duration
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from labsync.errors import ExitCode
     from labsync.guard.ending import Ending
     from labsync.guard.files import GuardFiles
-    from labsync.guard.phases import Phase
     from labsync.session.book import Life
     from labsync.session.deadline import Readings
     from labsync.session.readings import Box
@@ -181,8 +181,10 @@ class Log:
 
 def _save_by(ending: Ending, done: Round) -> float:
     """Return until when a checkpoint is worth saving: one like the largest arrives at half the speed."""
+    windows = ending.windows
     need = 2 * done.largest / done.rate if done.rate else 0.0
-    return ending.deadline.at - max(ending.windows.freeze, ending.windows.stop + need)
+    wait = rhythm(Phase.FREEZE, windows, windows.freeze).interval
+    return ending.deadline.at - max(windows.freeze, windows.stop + wait + need)
 
 
 def _or_none(at: float) -> float | None:

@@ -152,9 +152,10 @@ class Guard:
                 drained = True
                 self.on_drain()
             beat = rhythm(phase, self.ending.windows, self.interval())
+            noticed = self.ending.notice is not None
             done = self._round(phase, beat, now)
             self.chronicle.did(phase, done, min(self._due, self._soon))
-            if self._is_over(done):
+            if noticed and self._is_over(done):
                 return self._end()
             self.clock.wait(self._pause(beat))
 
@@ -188,8 +189,8 @@ class Guard:
         self._soon = max(soon, now + min(1.0, beat.settle))
 
     def _is_over(self, done: Round) -> bool:
-        """Say whether nothing is left to wait for: after a notice, when all that can be safe is."""
-        if self.ending.notice is None or not done.pushed or done.again:
+        """Say whether nothing is left to wait for, after a notice: all that can be safe is."""
+        if not done.pushed or done.again:
             return False
         return not any(waiting.ready_at < self.ending.stop_at for waiting in done.waiting)
 

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["TrainerCallback", "saving", "should_stop", "time_left"]
 
 LAST_SAVE = 600.0  # seconds before the end, of a long session
-_FRESH = 5.0  # seconds for which what was read counts
+_FRESH = 1.0  # seconds for which what was read counts
 _known: tuple[float, Deadline, float] | None = None
+_asked: float | None = None
 
 
 def time_left() -> float:
@@ -46,10 +47,14 @@ def time_left() -> float:
 def should_stop() -> bool:
     """Say whether it is time to save and stop: a later checkpoint might not be brought to safety.
 
-    It costs next to nothing, so it can be asked after every step.
+    It counts on being asked again after as long as it took since it was asked last, so ask it once per
+    step or once per epoch. It costs next to nothing.
     """
+    global _asked
     _, _, save_by = _look()
-    return boot_time() >= save_by
+    now = boot_time()
+    lap, _asked = now - (now if _asked is None else _asked), now
+    return now + lap >= save_by
 
 
 def __getattr__(name: str) -> type[TrainerCallback]:
