@@ -157,7 +157,7 @@ class Guard:
             self.chronicle.did(phase, done, min(self._due, self._soon))
             if noticed and self._is_over(done):
                 return self._end()
-            self.clock.wait(self._pause(beat))
+            self.clock.wait(self._pause(phase, beat))
 
     def _round(self, phase: Phase, beat: Rhythm, now: float) -> Round:
         stop, ask = threading.Event(), now >= self._due
@@ -194,9 +194,11 @@ class Guard:
             return False
         return not any(waiting.ready_at < self.ending.stop_at for waiting in done.waiting)
 
-    def _pause(self, beat: Rhythm) -> float:
+    def _pause(self, phase: Phase, beat: Rhythm) -> float:
         """Return how long to wait; what is seen `settle` before a push is settled when it is due."""
         now = self.clock.now()
+        if self.ending.phase(now) is not phase:
+            return 0.0  # the round lasted into the next one
         wakes = [self._due - now, self._soon - now, self.ending.until_next(now)]
         if self._due - now > beat.settle:
             wakes.append(self._due - now - beat.settle)
