@@ -23,7 +23,8 @@ def lock(lab: Lab, *, check: bool) -> Outcome:
     """Resolve the environment's spec to exact packages with digests."""
     from labsync.steps.env_lock import lock_environment
 
-    return finish(lock_environment(lab, check=check))
+    line, errors = lock_environment(lab, check=check)
+    return finish(errors, items=[line])
 
 
 def build(lab: Lab) -> Outcome:
@@ -35,18 +36,20 @@ def build(lab: Lab) -> Outcome:
 
 def add(lab: Lab, requirements: Sequence[str], *, pip: bool) -> Outcome:
     """Ask for packages in the spec, lock them, build and switch; everything else stays as it was."""
-    from labsync.steps.env_lock import add_packages
+    from labsync.steps.env_lock import add_packages, kept_on_failure
 
-    add_packages(lab, requirements, pip=pip)
-    return finish(()) if lab.options.dry_run else build(lab)
+    with kept_on_failure(lab):
+        add_packages(lab, requirements, pip=pip)
+        return finish(()) if lab.options.dry_run else build(lab)
 
 
 def remove(lab: Lab, names: Sequence[str]) -> Outcome:
     """Take packages out of the spec, lock what is left, build and switch."""
-    from labsync.steps.env_lock import remove_packages
+    from labsync.steps.env_lock import kept_on_failure, remove_packages
 
-    remove_packages(lab, names)
-    return finish(()) if lab.options.dry_run else build(lab)
+    with kept_on_failure(lab):
+        remove_packages(lab, names)
+        return finish(()) if lab.options.dry_run else build(lab)
 
 
 def rollback(lab: Lab) -> Outcome:

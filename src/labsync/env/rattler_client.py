@@ -39,6 +39,7 @@ def ask(tools: Tools, doing: str, task: Mapping[str, object]) -> object:
     if "done" in answer:
         return answer["done"]
     said = str(answer.get("failed") or f"{done.error_text}\nended with {done.returncode}").strip()
+    said = said.replace("\nCaused by: ", ": ")
     if is_full(said):
         raise no_space(doing)
     raise tools.failed(f"could not {doing}: {said}", _hint(said, answer.get("kind"), offline=tools.offline))
@@ -50,6 +51,8 @@ _AGAIN = "run the same command again: packages that had arrived are kept"
 def _hint(said: str, kind: object, *, offline: bool) -> str:
     if kind == "SolverError":
         return "ask for other versions in the spec, or for another machine under its `target:`"
+    if kind == "GatewayError" and not offline:
+        return "check the network and the spec's `channels:`; with a lock and an archive no channel is needed"
     if kind == "InvalidMatchSpecError":
         return "write the package in the spec like `numpy>=1.26,<3`"
     if offline:

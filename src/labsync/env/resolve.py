@@ -147,7 +147,7 @@ def _compile(
                 "--output-file", str(answer),
                 "--only-binary", ":all:", "--no-header", "--quiet", *options,
             ],
-            f"resolve the requirements of `{spec.path}`",
+            f"resolve the requirements of `{spec.path}`{' beside conda packages' if constraints else ''}",
         )  # fmt: skip
         return read_toml(answer.read_text("utf-8"))
 

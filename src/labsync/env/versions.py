@@ -61,7 +61,7 @@ def roll_back(envs: Path, name: str, observer: Observer) -> Built:
                 hint="check out the older lock from git and `labsync env build`",
             )
         make_current(envs, name, target)
-    return Built(name, str(target), "rolled back")
+    return Built(name, str(target), "rolled back", "`labsync env build` goes forward to the lock again")
 
 
 def collect(envs: Path, name: str, spared: Collection[Path], observer: Observer) -> Sequence[Path]:

@@ -39,8 +39,10 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> Iterator[str]:
 
 
 def error_lines(error: ErrorReport) -> Iterator[str]:
-    """Yield the three lines of an error, one more per issue of a file and per further line of the hint."""
-    yield f"error: {escape(error.message)}"
+    """Yield the three lines of an error, one more per issue of a file and per further line of a part."""
+    first, *others = map(escape, error.message.split("\n"))
+    yield f"error: {first}"
+    yield from (f"  {line}" for line in others)
     for issue in error.issues:
         yield f"  {escape(issue)}"
     if error.safe:

@@ -5,6 +5,7 @@ What resolves them is imported where it is used, so that `status` starts without
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from labsync.errors import InvalidError, LabsyncError, UsageError
 from labsync.events import Note
 from labsync.report import ErrorReport
 from labsync.settings import home_dir
+from labsync.steps.outcome import LockLine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from labsync.env.conda_lock import Held
@@ -46,22 +48,30 @@ def with_target(spec: EnvironmentSpec, found: EnvironmentFile) -> EnvironmentFil
     return replace(found, target=tuple((dict(found.target) | target).items()))
 
 
-def lock_environment(lab: Lab, *, check: bool) -> list[ErrorReport]:
+def lock_environment(lab: Lab, *, check: bool) -> tuple[LockLine, tuple[ErrorReport, ...]]:
     """Write the environment's lock, or with `check` only say whether it fits the spec."""
     from labsync.env.lock import check_lock, read_env_lock
-    from labsync.env.lock_text import write_env_lock
+    from labsync.env.lock_text import format_env_lock, write_env_lock
 
     spec = wanted_environment(lab)
     spec_path(lab, spec)
     wanted = spec_file(lab, spec)
     path = lab.manifest.root / spec.lock
     if check:
-        why = check_lock(wanted, read_env_lock(path))
-        return [ErrorReport.of(InvalidError(why, path=spec.lock, hint="`labsync env lock`"))] if why else []
-    resolved = resolve_spec(lab, wanted)
-    if not lab.options.dry_run:
-        write_env_lock(path, resolved)
-    return []
+        lock = read_env_lock(path)
+        why = check_lock(wanted, lock)
+        stale = (ErrorReport.of(InvalidError(why, path=spec.lock, hint="`labsync env lock`")),) if why else ()
+        return _line(lock, spec, "stale" if why else "unchanged"), stale
+    lock = resolve_spec(lab, wanted)
+    same = path.is_file() and path.read_bytes() == format_env_lock(lock).encode()
+    if not same and not lab.options.dry_run:
+        write_env_lock(path, lock)
+    return _line(lock, spec, "unchanged" if same else "locked"), ()
+
+
+def _line(lock: EnvironmentLock, spec: EnvironmentSpec, state: str) -> LockLine:
+    size = sum(package.size for package in lock.packages)
+    return LockLine(f"environments/{spec.name}", state, "", len(lock.packages), size)
 
 
 def resolve_spec(lab: Lab, wanted: EnvironmentFile, held: Held | None = None) -> EnvironmentLock:
@@ -130,12 +140,29 @@ def _relock(lab: Lab, spec: EnvironmentSpec, text: str, free: frozenset[str]) ->
     except LabsyncError:
         if held is None:
             raise
-        lab.observe(Note("not possible with everything else as it was locked: more versions move", "warning"))
         lock = resolve_spec(lab, wanted)
+        lab.observe(Note("with everything else as it was locked there is no solution: more moves", "warning"))
     if lab.options.dry_run:
         return
     atomic.write_bytes(path, text.encode())
     write_env_lock(lock_path, lock)
+
+
+@contextlib.contextmanager
+def kept_on_failure(lab: Lab) -> Iterator[None]:
+    """Bring spec and lock back as they were when the block fails: they change with the environment or not."""
+    from labsync import atomic
+
+    spec = wanted_environment(lab)
+    paths = [lab.manifest.root / path for path in (spec.spec, spec.lock) if path]
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+    try:
+        yield
+    except LabsyncError:
+        for path, data in before.items():
+            if path.read_bytes() != data:
+                atomic.write_bytes(path, data)
+        raise
 
 
 def ensure_environment_lock(lab: Lab) -> None:

@@ -106,7 +106,15 @@ def _own_usage(lab: Lab) -> list[Usage]:
         files, size = measure_tree(folder, without=None if folder == on_the_way else on_the_way)
         if files:
             lines.append(Usage(name, str(folder), files, size, note))
-    return lines
+    return lines + _caches(home_dir(lab.options.env) / "pkgs")
+
+
+def _caches(folder: Path) -> list[Usage]:
+    """Return what the packages take that no environment shares by hard links."""
+    alone = [stat for stat in _stats(folder, None) if stat.st_nlink == 1]
+    note = "unpacked packages that no environment has; may be deleted when no labsync runs"
+    size = sum(stat.st_blocks * 512 for stat in alone)
+    return [Usage("package caches", str(folder), len(alone), size, note)] if alone else []
 
 
 def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
@@ -120,13 +128,17 @@ def _artifact_usage(lab: Lab, artifact: Artifact) -> Usage:
 def measure_tree(folder: Path, *, without: Path | None = None) -> tuple[int, int]:
     """Return the number of files below a folder and the bytes they occupy, links not followed.
 
-    What is below the folder `without` does not count.
+    A file with several names there occupies its bytes once. What is below `without` does not count.
     """
     if folder.is_file():
         return 1, folder.stat().st_blocks * 512
     files = size = 0
+    seen: set[tuple[int, int]] = set()
     for stat in _stats(folder, without):
-        files, size = files + 1, size + stat.st_blocks * 512
+        inode = (stat.st_dev, stat.st_ino)
+        files, size = files + 1, size + (0 if inode in seen else stat.st_blocks * 512)
+        if stat.st_nlink > 1:
+            seen.add(inode)
     return files, size
 
 
