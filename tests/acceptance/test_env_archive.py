@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.box import Box
 from tests.fakes.channel import MINOR, module
 from tests.fakes.channel_server import ChannelServer
-from tests.fakes.conda_lab import evaluate, spec_text
+from tests.fakes.conda_lab import conda_box, evaluate, spec_text
 from tests.fakes.git_server import GitRepo
 from tests.fakes.s3 import ENV
 from tests.fakes.strict_s3.server import strict_server
@@ -142,6 +142,18 @@ def test_without_an_archive_restore_says_so(world: World) -> None:
     run = box.labsync("env", "restore")
     assert run.code == 6
     assert "labsync env archive" in run.messages
+
+
+def test_a_mirror_that_does_not_answer_costs_a_warning_and_not_the_build(
+    channel: Channel, fast_path: Path
+) -> None:
+    mirror = json.dumps({"url": "s3://bucket/lab", "endpoint": "http://127.0.0.1:9"})
+    box = conda_box(fast_path, channel.root.as_uri(), PYTHON, "tiny<2", mirror=mirror, env=ENV)
+    assert box.labsync("env", "lock").code == 0
+    built = box.labsync("env", "build")
+    assert built.code == 0, built.messages
+    archived = box.labsync("env", "archive")
+    assert archived.code == 8
 
 
 def test_a_damaged_archive_is_healed_by_the_next(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A channel over loopback HTTP, with the faults that real ones have."""
+"""A channel, or an index of wheels, over loopback HTTP, with the faults that real ones have."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class ChannelServer:
                 path = unquote(self.path).removeprefix("/channel/")
                 fault = server._next_fault(path)
                 file = server.root / path
+                file = file / "index.html" if file.is_dir() else file
                 if isinstance(fault, int):
                     return self._answer(fault, b"no")
                 if not file.is_file():
@@ -79,13 +80,15 @@ class ChannelServer:
                 data = file.read_bytes()
                 sent = fault(data) if fault else data
                 cut = any(part in path for part in server.truncate)
-                return self._answer(200, sent[: len(sent) // 2] if cut else sent, len(sent))
+                return self._answer(200, sent[: len(sent) // 2] if cut else sent, len(sent), file.suffix)
 
             def do_HEAD(self) -> None:
                 self.do_GET()
 
-            def _answer(self, status: int, data: bytes, length: int | None = None) -> None:
+            def _answer(self, status: int, data: bytes, length: int | None = None, kind: str = "") -> None:
                 self.send_response(status)
+                if kind == ".html":
+                    self.send_header("Content-Type", "text/html")
                 self.send_header("Content-Length", str(len(data) if length is None else length))
                 self.end_headers()
                 if self.command == "GET":

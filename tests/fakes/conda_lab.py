@@ -50,13 +50,18 @@ def evaluate(prefix: str | Path, code: str) -> str:
 
 
 def conda_box(
-    root: Path, channel: str, *lines: str, target: str = "{}", pip: tuple[str, ...] = (), more: str = ""
+    root: Path,
+    channel: str,
+    *lines: str,
+    more: str = "",
+    mirror: str = "",
+    env: dict[str, str] | None = None,
 ) -> Box:
     """Return a box whose manifest asks for an environment of these packages."""
     manifest = (
-        f"version: 1\nproject: conda-lab\nmirror: {root}/mirror\n{more}"
+        f"version: 1\nproject: conda-lab\nmirror: {mirror or root / 'mirror'}\n{more}"
         "environment: {name: lab, manager: conda, spec: envs/lab.yaml, kernel: Python (lab)}\n"
     )
-    box = Box(root / "box", manifest)
-    box.write("envs/lab.yaml", spec_text(channel, *lines, target=target, pip=pip).encode())
+    box = Box(root / "box", manifest, env)
+    box.write("envs/lab.yaml", spec_text(channel, *lines).encode())
     return box
