@@ -164,7 +164,13 @@ class Disk:
             node.content = (self.root / path).read_bytes()
         elif path == "" or (node is not None and node.kind == "folder"):
             done = [change for change in self._pending if path in change.folders]
-            self._pending = [change for change in self._pending if path not in change.folders]
+            moved = {change.source for change in done if change.op == "rename"}
+            self._pending = [
+                change
+                for change in self._pending
+                # A name that was moved away durably does not appear later.
+                if path not in change.folders and not (change.op == "create" and change.path in moved)
+            ]
             for change in done:
                 _apply(self._kept, change)
 
@@ -216,6 +222,11 @@ class Disk:
         }[how]
         return Node("file", left, found if how == "new" else None)
 
+    def lose_power(self) -> None:
+        """Lose power now, after a command has ended."""
+        with self._mutex:
+            self._lose_power()
+
     def come_back(self) -> None:
         """Make the folder what the disk holds after the power has come back."""
         assert self.lost
@@ -256,8 +267,8 @@ def _apply(names: dict[str, Node], change: Change) -> None:
         names.pop(change.path, None)
         return
     if change.op == "rename":
-        if change.source not in names:
-            return
+        if change.source not in names:  # its first name never became durable, the new one does
+            names[change.path] = change.node
         for path in [p for p in names if p == change.source or p.startswith(f"{change.source}/")]:
             names[change.path + path[len(change.source) :]] = names.pop(path)
         return
