@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes import canaries
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -65,3 +67,12 @@ def channel(fast_disk: Path) -> Channel:
     from tests.fakes.channel import make_channel
 
     return make_channel(fast_disk / "channel")
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_written_down() -> Iterator[None]:
+    """Look for the secrets that the tests work with in whatever labsync wrote about its work."""
+    canaries.OPENED.clear()
+    yield
+    for root in canaries.OPENED:
+        canaries.assert_none_below(root)

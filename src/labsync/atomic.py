@@ -49,7 +49,7 @@ def disk_error(error: OSError, path: str | PathLike[str]) -> DiskError:
     """Return the DiskError (9) that an OSError means, naming the cause and `path`."""
     where = str(error.filename or path)
     if error.errno in _FULL:
-        what, hint = f"no space left while writing `{where}`", "free some space: `labsync du`"
+        what, hint = f"no {_lacking(where)} left while writing `{where}`", "free some space: `labsync du`"
     elif error.errno in _UNWRITABLE:
         what, hint = f"`{where}` cannot be used: {error.strerror}", "check its owner and mode"
     elif error.errno in _EXHAUSTED:
@@ -57,6 +57,15 @@ def disk_error(error: OSError, path: str | PathLike[str]) -> DiskError:
     else:
         what, hint = f"`{where}`: {error.strerror or error}", ""
     return DiskError(what, path=where, hint=hint)
+
+
+def _lacking(path: str) -> str:
+    """Return what a full file system lacks: names can run out before bytes do."""
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(os.path.dirname(path) or ".")
+        if disk.f_files and not disk.f_favail:
+            return "inodes (room for names)"
+    return "space"
 
 
 def fsync_dir(folder: str | PathLike[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from labsync.errors import ExitCode, InvalidError, LabsyncError, combine
+from labsync.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,8 +145,8 @@ class ErrorReport:
             int(error.exit_code),
             error.artifact or artifact,
             error.path,
-            error.what,
-            error.hint,
+            redact(error.what),
+            redact(error.hint),
             error.safe,
             error.issues if isinstance(error, InvalidError) else (),
         )

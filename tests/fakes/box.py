@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from labsync.cli.app import run
+from tests.fakes.canaries import OPENED, assert_hidden
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,7 @@ class Box:
         root.mkdir(parents=True, exist_ok=True)
         self.manifest = root / "labsync.yaml"
         self.manifest.write_text(manifest, "utf-8")
+        OPENED.append(self.root)
         home = root.parent / f"{root.name}-home"
         self.env = {
             "HOME": str(home),
@@ -78,6 +80,7 @@ class Box:
             contextlib.redirect_stderr(err),
         ):
             code = run([*args, "--json"])
+        assert_hidden(out.getvalue() + err.getvalue())
         lines = [json.loads(line) for line in out.getvalue().splitlines()]
         return Run(code, lines, err.getvalue())
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from labsync.mirrors.directory import DirectoryMirror
 from tests.fakes.box import Box, Run
+from tests.fakes.canaries import assert_hidden
 from tests.fakes.http_faults import FileServer
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def stop(child: subprocess.Popen[str], signum: signal.Signals) -> Run:
     with contextlib.suppress(ProcessLookupError):
         child.send_signal(signum)
     out, err = child.communicate(timeout=LIMIT)
+    assert_hidden(out + err)
     lines = [json.loads(line) for line in out.splitlines() if line.endswith("}")]
     return Run(child.returncode, lines, err)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.box import Box, Run
+from tests.fakes.canaries import assert_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,11 +81,13 @@ class Zygote:
         self._process.stdin.flush()
         status = int(self._process.stdout.readline())
         code = os.waitstatus_to_exitcode(status)
+        err = (self._out / "stderr").read_text("utf-8")
+        assert_hidden((self._out / "stdout").read_text("utf-8") + err)
         lines = (self._out / "stdout").read_text("utf-8").splitlines()
         run = Run(
             code,
             [json.loads(line) for line in lines if line.endswith("}")],
-            (self._out / "stderr").read_text("utf-8"),
+            err,
         )
         return Ended(run, (self._out / "steps").read_text("utf-8").splitlines())
 

@@ -156,6 +156,7 @@ def check_whole(bench: Bench, scene: str) -> None:
     mine = {"a.bin": b"mine"}
     assert_whole(bench.root / "lab/frames", OLD, NEW, mine)
     assert_sound(bench.root / "mirror")
+    assert bench.box.labsync("lock", "--check").code == 0, "the lock is torn"
     if scene == "forced":
         kept = [path.read_bytes() for path in (bench.root / "lab").rglob("a.bin")]
         kept += [
@@ -209,8 +210,8 @@ def test_what_a_command_has_said_outlives_the_power(bench: Bench, scene: str, ad
         assert bench.box.labsync("lock", "--check").code == 0
         assert b"d.bin" in lock.read_bytes()
         return
+    name = "results/runs" if scene == "push" else "datasets/frames"
+    assert bench.box.labsync("status", name).artifacts[name]["disk"] == "ok"
     check_whole(bench, scene)
     check_done(bench, scene)
     assert not any(bench.run(*command).transferred.values())
-    name = "results/runs" if scene == "push" else "datasets/frames"
-    assert bench.box.labsync("status", name).artifacts[name]["disk"] == "ok"

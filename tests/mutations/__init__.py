@@ -1,1 +1,1 @@
-"""Takes each protection of labsync out, one at a time, and sees that a test fails: `python -m tests.mutations`."""
+"""Takes each protection out, one at a time, and sees that a test fails: `python -m tests.mutations`."""

@@ -218,6 +218,12 @@ def test_files_and_folders_are_synced_before_and_after_the_rename(
     monkeypatch.setattr(os, "replace", note_replace)
     atomic.write_bytes(tmp_path / "file", b"x")
     assert calls == ["file", "rename", "folder"]
+    calls.clear()
+    assert atomic.create_bytes(tmp_path / "new", b"x")
+    assert calls == ["file", "folder"]
+    calls.clear()
+    atomic.copy(tmp_path / "file", tmp_path / "copy")
+    assert calls == ["file"]
 
 
 @pytest.mark.fault(28, 29)

@@ -114,7 +114,9 @@ def _interrupted(stop: BaseException, *, as_json: bool) -> int:
 
 
 def _bug(error: Exception, *, as_json: bool) -> int:
-    traceback.print_exc()
+    from labsync.secrets import redact
+
+    sys.stderr.write(redact(traceback.format_exc()))
     shown = LabsyncError(
         f"labsync has a bug: {type(error).__name__}: {error}",
         safe="published files are whole; run the same command again",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from labsync.cli.doctor import doctor, iam_policy
 from labsync.cli.env import env, kernel
 from labsync.cli.guard import guard, up
 from labsync.cli.options import artifacts, bwlimit, chosen, common, emit, no_mirror, open_lab, selectors
@@ -165,15 +166,6 @@ def du(common: Common, selectors: tuple[str, ...]) -> int:
     return emit(workflow.du(lab, artifacts(lab, selectors)), common)
 
 
-@click.command()
-@common
-def doctor(common: Common) -> int:
-    """Check what labsync stands on: disk, mirror, credentials, tools, environment, kernel, GPU."""
-    from labsync import workflow
-
-    return emit(workflow.doctor(open_lab(common)), common)
-
-
 def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:
     device = click.option(
         "--device", default="", metavar="D", help="cpu, cuda or cuda:N; default: the manifest's, or the GPU."
@@ -230,6 +222,6 @@ def bootstrap(common: Common, device: str, require_gpu: bool) -> int:
 
 
 ALL = (
-    init, lock, status, pull, push, mirror, verify, log, path, url, du, env, kernel, smoke, doctor, bootstrap,
+    init, lock, status, pull, push, mirror, verify, log, path, url, du, env, kernel, smoke, doctor, iam_policy, bootstrap,
     guard, up,
 )  # fmt: skip

@@ -70,6 +70,11 @@ class S3Mirror:
         """The mirror's own address."""
         return self._spec.url
 
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket below the mirror, for whoever examines it."""
+        return self._bucket
+
     def heads(self) -> Mapping[HeadName, str]:
         """Return every head's name and ETag."""
         found: dict[HeadName, str] = {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 import itertools
+import time
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -114,6 +116,25 @@ class Bucket:
     def is_aws(self) -> bool:
         """Say whether this is Amazon's own S3: then checksums and conditional writes are known to work."""
         return self._client.place.is_aws
+
+    @property
+    def region(self) -> str:
+        """Return the region that requests go to: the bucket's own, once the server has told it."""
+        return self._client.place.region
+
+    def clock_offset(self) -> float | None:
+        """Return how many seconds the server's clock is ahead of this machine's; None where it is not told.
+
+        By the date of one listing, so the time it was under way is in it.
+        """
+        try:
+            reply = self._client.send(self._page("", 1, ""), self.address())
+            self._drain(reply)
+            headers = reply.headers
+        except Refusal as refusal:  # which has a date, too
+            headers = refusal.answer.headers
+        parsed = email.utils.parsedate_tz(headers.get("date", ""))
+        return email.utils.mktime_tz(parsed) - time.time() if parsed else None
 
     def address(self, key: str = "") -> str:
         """Return the address of a key, for people."""

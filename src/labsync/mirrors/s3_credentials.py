@@ -107,6 +107,17 @@ def _keys(values: Values) -> Keys | None:
     return None
 
 
+def signer_of(spec: MirrorSpec, at: str) -> tuple[str, str]:
+    """Return where the keys come from, and the last four characters of the access key, for people."""
+    keys = static_keys(spec, Files.read())
+    if keys is None:
+        chain = find_chain(spec, at)
+        return f"boto3's chain ({chain.method})", _frozen(chain, at).access[-4:]
+    if not spec.profile and os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "the environment", keys.access[-4:]
+    return f"the profile `{named_profile(spec) or 'default'}`", keys.access[-4:]
+
+
 def find_chain(spec: MirrorSpec, at: str) -> Chain:
     """Return what botocore's chain finds; NotAllowedError when it finds nothing."""
     from botocore.exceptions import BotoCoreError, ClientError

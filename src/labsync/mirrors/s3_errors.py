@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from labsync.mirrors.s3_connection import Kind
 
 
+class RightMissingError(NotAllowedError):
+    """The server knows who asks, and that they may not: a right is missing in the policy."""
+
+
 class NotImplementedByServerError(RefusedError):
     """The server does not know what was asked, for example a conditional write."""
 
@@ -96,7 +100,7 @@ def no_s3(at: str) -> NotFoundError:
 def _by_status(answer: Answer, at: str) -> LabsyncError:
     code, status = answer.problem.code, answer.status
     if status in {401, 403}:
-        return NotAllowedError(
+        return RightMissingError(
             f"`{at}` refuses access ({code})",
             hint=(
                 "check the credentials and the bucket's policy; without `s3:ListBucket` AWS answers so for "

@@ -78,8 +78,10 @@ def bucket_setup(spec: MirrorSpec) -> str:
             "# Lifecycle rules replace those that the bucket has: add yours if it serves others too.",
             f"aws s3api put-public-access-block {where} --public-access-block-configuration {blocked}",
             f"aws s3api put-bucket-versioning {where} --versioning-configuration Status=Enabled",
-            f"aws s3api put-bucket-lifecycle-configuration {where} --lifecycle-configuration"
-            f" {shlex.quote(json.dumps(rules))}",
+            (
+                f"aws s3api put-bucket-lifecycle-configuration {where} --lifecycle-configuration"
+                f" {shlex.quote(json.dumps(rules))}"
+            ),
         ]
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from labsync.events import BytesMoved, FileDone, Note, StageStarted, TransferEnded, TransferPlanned
 from labsync.render.output import silence
 from labsync.render.units import size
+from labsync.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,9 +118,9 @@ class Progress:
     def _sentence(self, event: Event) -> str:
         match event:
             case Note(message, "warning"):
-                return f"warning: {message}"
+                return f"warning: {redact(message)}"
             case Note(message) if not self._quiet:
-                return message
+                return redact(message)
             case StageStarted(name, detail) if not self._quiet:
                 return f"== {name}{f': {detail}' if detail else ''}"
             case FileDone(artifact, path, count) if self._verbose:

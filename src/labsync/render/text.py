@@ -14,6 +14,7 @@ from labsync.steps.outcome import (
     Action,
     Advice,
     Check,
+    Document,
     GuardStatus,
     LastSession,
     Location,
@@ -101,6 +102,8 @@ def _row(item: Item) -> Sequence[str]:
             return (name, size(count), f"{files} files", location, note)
         case Check(name, result, detail, hint):
             return (f"{_MARKS[result]} {name}", f"{detail}{f' (hint: {hint})' if hint else ''}")
+        case Document(_, text):
+            return (text,)
         case LockLine(artifact, state, revision, files, count):
             return (artifact, state, revision[:ABBREVIATION], f"{files} files", size(count))
         case _:

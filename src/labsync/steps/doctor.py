@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -12,32 +13,54 @@ from labsync.artifact_locks import locks_work
 from labsync.disk.budget import measure, reserve_of
 from labsync.errors import DiskError, InvalidError, LabsyncError, combine
 from labsync.lock import check_lock
+from labsync.mirrors.s3_errors import RightMissingError
 from labsync.steps.outcome import Check
+from labsync.steps.writers import secret_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from labsync.steps.lab import Lab
 
+    Look = tuple[str, Callable[[Lab], Check | None], str]
+
 
 def examine(lab: Lab) -> tuple[list[Check], int]:
     """Return every finding, and the exit code that the failed ones give together.
 
-    What stands on something that failed is not looked at: it would fail of the same cause.
+    What stands on something that failed is not looked at: it would fail of the same cause. Only where
+    the mirror may not be listed its other rights are still tried.
     """
     found: list[Check] = []
     codes: dict[str, int] = {}
-    for name, look, stands_on in _LOOKS:
-        if stands_on in codes:
+    blocking: set[str] = set()
+    for name, look, stands_on in _looks(lab):
+        if stands_on in blocking:
+            blocking.add(name)
             continue
         try:
             check = look(lab)
         except LabsyncError as error:
             check = Check(name, "failed", error.what, error.hint)
             codes[name] = int(error.exit_code)
+            if not (name == "mirror" and isinstance(error, RightMissingError)):
+                blocking.add(name)
         if check is not None:
             found.append(check)
     return found, combine(codes.values())
+
+
+def _looks(lab: Lab) -> tuple[Look, ...]:
+    """Return the looks that fit the lab: a bucket has some of its own."""
+    if not lab.manifest.mirror.url.startswith("s3://"):
+        return _LOOKS
+    from labsync.steps.doctor_bucket import bucket_looks, credentials
+
+    at = next(number for number, (name, _, _) in enumerate(_LOOKS) if name == "mirror")
+    mirror = ("mirror", _mirror, "credentials")
+    swap = ("compare-and-swap", _conditional, "s3:GetObject")
+    first = (*_LOOKS[:at], ("credentials", credentials, ""))
+    return (*first, mirror, *bucket_looks(), swap, *_LOOKS[at + 2 :])
 
 
 def _python(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
@@ -86,7 +109,12 @@ def _locks(lab: Lab) -> Check | None:
 def _mirror(lab: Lab) -> Check:
     if not lab.has_mirror:
         return Check("mirror", "warning", "not asked, because of `--offline`")
-    heads = lab.mirror.heads()
+    try:
+        heads = lab.mirror.heads()
+    except RightMissingError as error:
+        from labsync.steps.doctor_bucket import listing_refused
+
+        raise listing_refused(error) from error
     return Check("mirror", "ok", f"{lab.mirror.url} answers, {len(heads)} heads")
 
 
@@ -145,8 +173,17 @@ def _gpu(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
     return Check("gpu", "warning", "none here", "smoke tests of models stay pending unless `--device cpu`")
 
 
+def _open_secrets(lab: Lab) -> Check | None:  # noqa: ARG001  one signature for all looks
+    """Warn about credentials that other users of this machine can read."""
+    shown = [path for path in secret_files() if path.is_file() and path.stat().st_mode & 0o077]
+    if not shown:
+        return Check("secrets", "ok", "credential files are yours alone")
+    listed = " ".join(shlex.quote(str(path)) for path in shown)
+    return Check("secrets", "warning", f"others may read {listed}", f"`chmod 600 {listed}`")
+
+
 # Each with its name, and the name of what it stands on.
-_LOOKS: tuple[tuple[str, Callable[[Lab], Check | None], str], ...] = (
+_LOOKS: tuple[Look, ...] = (
     ("python", _python, ""),
     ("manifest", _manifest, ""),
     ("lock", _lock, ""),
@@ -154,6 +191,7 @@ _LOOKS: tuple[tuple[str, Callable[[Lab], Check | None], str], ...] = (
     ("locks", _locks, ""),
     ("mirror", _mirror, ""),
     ("compare-and-swap", _conditional, "mirror"),
+    ("secrets", _open_secrets, ""),
     ("git", _tools, ""),
     ("environment", _environment, ""),
     ("kernel", _kernel, "environment"),

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsync.errors import LabsyncError, NotFoundError
+from labsync.errors import LabsyncError, NotFoundError, UsageError
 from labsync.mirrors.base import HeadName
 from labsync.mirrors.placer import STAGE
 from labsync.report import ErrorReport
 from labsync.settings import home_dir
 from labsync.steps.lab import EMBEDDED
-from labsync.steps.outcome import Location, SnapshotLine, Usage
+from labsync.steps.outcome import Document, Location, SnapshotLine, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -154,3 +154,18 @@ def _stats(folder: Path, without: Path | None) -> Iterator[os.stat_result]:
                     yield entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return
+
+
+def mirror_policy(lab: Lab, *, bucket: bool, kms_key: str) -> Document:
+    """Return the least policy for the mirror, or how to set its bucket up; UsageError (2) for a folder."""
+    from labsync.mirrors.s3_policy import bucket_setup, policy
+
+    spec = lab.manifest.mirror
+    if not spec.url.startswith("s3://"):
+        raise UsageError(
+            f"the mirror `{spec.url}` is a folder and needs no policy",
+            hint="`mirror: s3://bucket/prefix` in the manifest names a bucket",
+        )
+    if bucket:
+        return Document("bucket set-up", bucket_setup(spec))
+    return Document("policy", policy(spec, kms_key))

@@ -68,6 +68,14 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A text that is printed as it is, to be passed on."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class LockLine:
     """How one artifact stands in the lock after `lock`."""
 
@@ -157,6 +165,7 @@ Item: TypeAlias = (
     | Location
     | Usage
     | Check
+    | Document
     | LockLine
     | Advice
     | SessionStatus

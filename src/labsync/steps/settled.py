@@ -6,11 +6,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from labsync.errors import IntegrityError
+from labsync.errors import IntegrityError, RefusedError
 from labsync.names import escape
 from labsync.report import ErrorReport, Skipped
 from labsync.snapshot import Snapshot
-from labsync.steps.writers import NEVER_PUSHED, held_open, is_secret
+from labsync.steps.writers import ALLOWED, NEVER_PUSHED, held_open, is_secret, secret_inside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -68,12 +68,28 @@ def settle(artifact: Artifact, home: Home, inventory: Inventory) -> Settled:
         elif pid := writers.get(home.source(path)):
             skipped.append(Skipped(path, f"process {pid} has it open for writing"))
             busy.add(path)
+        elif what := secret_inside(home.source(path)):
+            errors.append(ErrorReport.of(_secret(artifact, path, what)))
+            busy.add(path)
         elif found.state == "damaged":
             errors.append(ErrorReport.of(_damaged(artifact, path)))
             busy.add(path)
         else:
             kept.append(found.entry)
     return Settled(Snapshot.of(kept), frozenset(busy), tuple(skipped), tuple(errors))
+
+
+def _secret(artifact: Artifact, path: str, what: str) -> RefusedError:
+    return RefusedError(
+        f"`{escape(path)}` of `{artifact.name}` holds {what} and is not pushed",
+        safe="the other files are pushed; nobody has seen it",
+        hint=(
+            "remove it, also from a notebook's output, and renew it; or leave the file out by `exclude:`; "
+            f"a line that only looks like one may end with `# {ALLOWED}`"
+        ),
+        artifact=artifact.name,
+        path=path,
+    )
 
 
 def _damaged(artifact: Artifact, path: str) -> IntegrityError:

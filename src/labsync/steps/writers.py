@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.filters import compile_pattern
+from labsync.secrets import find_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -18,12 +19,49 @@ SECRET_NAMES = (
 
 
 NEVER_PUSHED = "looks like a secret and is never pushed"
+# Notebooks keep what was typed and what was printed; the others are where settings are written down.
+READ_FOR_SECRETS = (".ipynb", ".py", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".ini")
+MOST_READ = 32 << 20  # bytes; a larger notebook holds pictures
+# detect-secrets' word, which editors and other tools know: https://github.com/Yelp/detect-secrets
+ALLOWED = "pragma: allowlist secret"
 
 
 def is_secret(path: str) -> bool:
     """Say whether a file of this name usually holds credentials."""
     patterns = [p if "/" not in p else f"**/{p}" for p in SECRET_NAMES]
     return any(compile_pattern(pattern).fullmatch(path) for pattern in patterns)
+
+
+def secret_inside(path: Path) -> str:
+    """Return what secret a notebook or a script holds, in words that do not repeat it; empty for none.
+
+    A line that ends with `pragma: allowlist secret` holds none. What cannot be read is not judged: a
+    push that cannot read it either will say so.
+    """
+    if path.suffix not in READ_FOR_SECRETS:
+        return ""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_READ).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    if not (found := find_secrets(text)):
+        return ""
+    if ALLOWED in text:
+        found = find_secrets("\n".join(line for line in text.splitlines() if ALLOWED not in line))
+    return found[0] if found else ""
+
+
+def secret_files() -> tuple[Path, ...]:
+    """Return where the credentials of this user lie that labsync and its libraries use."""
+    home, env = Path.home(), os.environ
+    hub = Path(env.get("HF_HOME", home / ".cache/huggingface"))
+    return (
+        Path(env.get("AWS_SHARED_CREDENTIALS_FILE", home / ".aws/credentials")).expanduser(),
+        Path(env.get("HF_TOKEN_PATH", hub / "token")),
+        home / ".netrc",
+        home / ".git-credentials",
+    )
 
 
 def held_open(paths: Iterable[Path], proc: Path = Path("/proc")) -> dict[Path, int]:

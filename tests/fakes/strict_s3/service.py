@@ -52,6 +52,7 @@ class Service:
         self.policies: dict[str, Policy] = {}
         self.faults: list[Fault] = []
         self.log: list[Request] = []
+        self.on_request: Callable[[Request], object] = lambda request: None
         self.clock: Callable[[], float] = time.time
         self.skew = 0.0
         self.region = "us-east-1"
@@ -67,6 +68,7 @@ class Service:
         """Answer a request."""
         with self._mutex:
             self.log.append(request)
+            self.on_request(request)
             fault = next((fault for fault in self.faults if fault.matches(request)), None)
             if fault:
                 fault.times -= 1
