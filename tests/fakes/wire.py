@@ -1,18 +1,36 @@
-"""A wire between a client and a real server: it counts the bytes of each direction and can be held."""
+"""A wire between a client and a real server: it counts the bytes of each direction, and can be spoilt."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 Direction: TypeAlias = Literal["up", "down"]
+Damage: TypeAlias = Literal["reset", "close", "flip"]
 BLOCK = 1 << 16
+
+
+@dataclass
+class Spoil:
+    """What happens once `after` more bytes have passed in a direction, `times` times.
+
+    `reset` ends the connection with RST, `close` with FIN, both without the bytes behind; `flip` changes
+    the next byte.
+    """
+
+    direction: Direction
+    damage: Damage
+    after: int
+    times: int = 1
 
 
 class Wire:
@@ -20,7 +38,8 @@ class Wire:
 
     `counts` are the bytes that passed: `up` to the server, `down` to the client. After `hold`, all
     connections fall silent, without being closed, as soon as that many more bytes have passed in a
-    direction; `held` is set then. `release` lets everything flow again.
+    direction; `held` is set then. `release` lets everything flow again. `spoils` damage what passes;
+    `rewrite` is given each block that comes down, and returns what the client gets instead.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -35,6 +54,8 @@ class Wire:
         self._closed = False
         self.counts: dict[Direction, int] = {"up": 0, "down": 0}
         self.held = threading.Event()
+        self.spoils: list[Spoil] = []
+        self.rewrite: Callable[[bytes], bytes] = bytes
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Wire:  # noqa: PYI034  `Self` came with Python 3.11
@@ -80,11 +101,32 @@ class Wire:
     def _pump(self, source: socket.socket, target: socket.socket, direction: Direction) -> None:
         with contextlib.suppress(OSError):
             while (allowed := self._wait_for_room(direction)) and (data := source.recv(allowed)):
-                target.sendall(data)
+                data, end = self._spoilt(direction, data)
+                target.sendall(self.rewrite(data) if direction == "down" else data)
                 with self._changed:
                     self.counts[direction] += len(data)
+                if end == "reset":
+                    _reset(target)
+                if end:
+                    break
         _close(source)
         _close(target)
+
+    def _spoilt(self, direction: Direction, data: bytes) -> tuple[bytes, str]:
+        """Return what of the data passes, changed or not, and how the connection ends behind it."""
+        with self._changed:
+            spoil = next((s for s in self.spoils if s.direction == direction and s.times), None)
+            if spoil is None or spoil.after > len(data):
+                if spoil:
+                    spoil.after -= len(data)
+                return data, ""
+            at, spoil.after, spoil.times = spoil.after, 0, spoil.times - 1
+        if spoil.damage == "flip":
+            if at >= len(data):
+                spoil.times += 1
+                return data, ""
+            return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], ""
+        return data[:at], spoil.damage
 
     def _wait_for_room(self, direction: Direction) -> int:
         """Return how many bytes may pass now, 0 when the wire is closed; several pumps may share them."""
@@ -102,4 +144,12 @@ class Wire:
 def _close(each: socket.socket) -> None:
     with contextlib.suppress(OSError):
         each.shutdown(socket.SHUT_RDWR)
+    each.close()
+
+
+def _reset(each: socket.socket) -> None:
+    """End a connection by RST; whoever else waits for it is woken first, or it would stay open."""
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):
+        each.shutdown(socket.SHUT_RD)
     each.close()
