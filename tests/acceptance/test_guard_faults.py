@@ -15,7 +15,8 @@ from labsync.guard.loop import Order, Round
 from labsync.guard.phases import Phase
 from labsync.settings import Options
 from labsync.steps.guarding import Project
-from tests.fakes.virtual_session import Disk, SlowMirror, VirtualClock, deadline, torch_like, tree
+from labsync.steps.push import push
+from tests.fakes.virtual_session import Disk, Killed, SlowMirror, VirtualClock, deadline, torch_like, tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Watched:
         self.disk = Disk(root / "box", self.mirror)
         self.root = self.disk.root
         self.fresh = root / "fresh"
-        self.project = Project(self.disk.open_lab, Options(jobs=1, yes=True, env={}), self.clock.now)
+        self.restart()
 
     def write(self, path: str, data: bytes, mode: str = "wb") -> Path:
         target = self.root / path
@@ -53,6 +54,10 @@ class Watched:
         self.look()
         self.clock.advance(REST + 1)
         return self.look(push=True)
+
+    def restart(self) -> None:
+        """Let a new guard take over that remembers nothing but what is on the disk."""
+        self.project = Project(self.disk.open_lab, Options(jobs=1, yes=True, env={}), self.clock.now)
 
     def during_the_upload(self, do: Callable[[], object]) -> None:
         """Do something half a second after the next push has begun to send."""
@@ -238,19 +243,65 @@ def _history(box: Watched) -> list[tuple[str, Index]]:
     return list(lab.view.history(artifact.name))
 
 
-def test_of_a_backlog_the_newest_checkpoint_comes_first_and_the_head_never_goes_back(box: Watched) -> None:
+def _with_a_backlog(box: Watched) -> Round:
+    """Make three checkpoints of which one can be sent before the end."""
     for step in (1, 2, 3):
         box.write(f"tuned/step-{step}/model.pth", model(step))
         box.clock.advance(1)
         box.look()
     box.project.rate = float(MIB)
     box.clock.advance(REST)
-    order = Order(True, True, 3.0, REST, 600.0, True, threading.Event())
-    done = box.project.round(order)
+    return box.look(push=True, seconds=3.0, is_short=True)
+
+
+def test_of_a_backlog_the_newest_checkpoint_comes_first_and_the_head_never_goes_back(box: Watched) -> None:
+    done = _with_a_backlog(box)
     assert set(box.restored()) == {"tuned/step-3/model.pth"}
     assert set(waits(done)) == {"step-1", "step-2"}
+    for _ in range(2):
+        done = box.rest_and_push()
+        assert set(waits(done).values()) == {"it is older than the newest checkpoint in the mirror"}
+        assert set(box.restored()) == {"tuned/step-3/model.pth"}
+        box.restart()
+
+
+def _push(box: Watched) -> None:
+    lab = box.disk.open_lab(Options(jobs=1, yes=True, env={}))
+    assert push(lab, [a for a in lab.manifest.artifacts if a.is_made], prune=False).errors == []
+    lab.state.close()
+
+
+def test_what_a_person_pushes_of_it_later_lies_behind_the_newest(box: Watched) -> None:
+    _with_a_backlog(box)
     box.rest_and_push()
-    assert set(box.restored()) == {"tuned/step-3/model.pth"}
+    _push(box)
+    steps = [next(iter(index.snapshot.by_path))[:6] for _, index in _history(box)]
+    assert steps == ["step-3", "step-2", "step-1", "step-3"]
+    _push(box)
+    assert len(_history(box)) == 4
+    assert waits(box.rest_and_push()) == {}
+
+
+def test_such_a_push_that_was_killed_is_put_right_by_the_next(
+    box: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_a_backlog(box)
+    box.rest_and_push()
+    monkeypatch.setattr("labsync.steps.push_units.end_uploads", _kill)
+    with pytest.raises(Killed):
+        _push(box)
+    monkeypatch.undo()
+    assert set(box.restored()) == {"tuned/step-1/model.pth"}
+    box.write("tuned/step-4/model.pth", model(4))
+    box.restart()
+    box.rest_and_push()
+    assert set(box.restored()) == {"tuned/step-4/model.pth"}
+    steps = [next(iter(index.snapshot.by_path))[:6] for _, index in _history(box)]
+    assert steps == ["step-4", "step-3", "step-1", "step-3"]
+
+
+def _kill(*_: object) -> None:
+    raise Killed
 
 
 def test_when_time_is_short_small_results_come_first_and_what_cannot_arrive_is_not_begun(
@@ -327,7 +378,7 @@ def test_a_guard_that_is_started_again_sends_nothing_twice(box: Watched) -> None
         box.write(f"tuned/step-{number}/model.pth", model(number))
         box.rest_and_push()
     sent = box.mirror.puts
-    box.project = Project(box.disk.open_lab, Options(jobs=1, yes=True, env={}), box.clock.now)
+    box.restart()
     assert waits(box.rest_and_push()) == {}
     assert box.mirror.puts == sent
 

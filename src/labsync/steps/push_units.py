@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from labsync.errors import ConflictError
@@ -25,46 +26,85 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
     from labsync.steps.settled import Settled
 
+OLDER, NEWEST = "older-unit", "newest-unit"  # what is remembered in the state
+
 
 def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
-    """Push each complete unit that the head's history does not have yet, the oldest first."""
-    head = lab.view.newest(artifact.name)
-    theirs = _newest_unit(lab, artifact, head) if head is not None else None
-    base = _base(lab, artifact, theirs, found)
+    """Push each complete unit that the head's history does not have yet, the oldest first.
+
+    The head ends at the newest: where all of them are older than what it names, that is published again.
+    """
+    head, base = _restored(lab, artifact), lab.base(artifact)
+    base = within(artifact, base) if base is not None else None
     known = _known_units(lab, artifact, head)
     waiting = [unit for unit in found if unit.id not in known]
     if not waiting:
         return
-    if head is not None and not lab.options.force and base != theirs:
+    if head is not None and not lab.options.force and base != _newest_unit(lab, artifact, head):
         raise _unit_conflict(lab, artifact, home, waiting, pushed)
+    older = [unit for unit in waiting if _was_overtaken(lab, artifact, home, unit)]
+    newer = [unit for unit in waiting if unit not in older]
+    if older and head is not None and not lab.options.dry_run:
+        lab.state.put(NEWEST, lab.memory_key(artifact), head.snapshot.encode())
     contents = lab.view.contents(artifact.name)
-    for number, unit in enumerate(waiting):
+    units_left = [*older, *newer]
+    while units_left:
+        unit = units_left[0]
         located = store(lab, artifact, home, unit, contents, pushed)
         index = new_index(lab, artifact.name, located, head.index if head else "")
         try:
             head = publish(lab, HeadName(artifact.name), index, head)
         except HeadMovedError:
             lab.view.refresh()
-            raise _unit_conflict(lab, artifact, home, waiting[number:], pushed) from None
+            raise _unit_conflict(lab, artifact, home, units_left, pushed) from None
+        if units_left.pop(0) in newer:
+            lab.state.delete(NEWEST, lab.memory_key(artifact))
         home.finish(unit)
         lab.set_base(artifact, unit)
         end_uploads(lab, artifact)
+    _restored(lab, artifact)
 
 
-def _base(
-    lab: Lab, artifact: Artifact, theirs: Snapshot | None, found: Sequence[Snapshot]
-) -> Snapshot | None:
-    """Return the unit that this disk last exchanged with the mirror.
+def _restored(lab: Lab, artifact: Artifact) -> Head | None:
+    """Return the head, after a head that names an older checkpoint was moved to the newest again.
 
-    A newest unit that lies here whole is one: a push of it was stopped before it could take note of that.
+    A push of older ones was killed, or has just ended, where that is remembered.
     """
-    base = lab.base(artifact)
-    base = within(artifact, base) if base is not None else None
-    if theirs is None or theirs not in found or theirs == base:
-        return base
-    if not lab.options.dry_run:
-        lab.set_base(artifact, theirs)
-    return theirs
+    head, memory = lab.view.newest(artifact.name), lab.memory_key(artifact)
+    wanted = lab.state.get(NEWEST, memory)
+    if head is None or wanted is None or lab.options.dry_run or lab.state.base_id(memory) != head.snapshot:
+        return head
+    for _, index in lab.view.history(artifact.name):
+        if index.snapshot.id.encode() == wanted != head.snapshot.encode():
+            again = new_index(lab, artifact.name, index.files, head.index)
+            with contextlib.suppress(HeadMovedError):  # then another box has a say
+                head = publish(lab, HeadName(artifact.name), again, head)
+                lab.set_base(artifact, index.snapshot)
+            break
+    lab.state.delete(NEWEST, memory)
+    return head
+
+
+def note_older(lab: Lab, artifact: Artifact, unit: str, stats: Iterable[tuple[int, int]]) -> None:
+    """Remember of a unit, with the size and mtime of its files by path, that a newer one was pushed."""
+    lab.state.put(OLDER, _older_key(lab, artifact, unit, stats), b"yes")
+
+
+def is_older(lab: Lab, artifact: Artifact, unit: str, stats: Iterable[tuple[int, int]]) -> bool:
+    """Say whether that is remembered."""
+    return lab.state.get(OLDER, _older_key(lab, artifact, unit, stats)) is not None
+
+
+def _was_overtaken(lab: Lab, artifact: Artifact, home: Home, snapshot: Snapshot) -> bool:
+    """Say whether a newer checkpoint than this one was pushed from this disk."""
+    found = [home.source(entry.path).stat() for entry in snapshot]
+    child, slash, _ = snapshot.entries[0].path.partition("/")
+    stats = [(stat.st_size, stat.st_mtime_ns) for stat in found]
+    return is_older(lab, artifact, child if slash else "", stats)
+
+
+def _older_key(lab: Lab, artifact: Artifact, unit: str, stats: Iterable[tuple[int, int]]) -> str:
+    return f"{lab.memory_key(artifact)} {unit} {sorted(stats)}"
 
 
 def _newest_unit(lab: Lab, artifact: Artifact, head: Head) -> Snapshot:

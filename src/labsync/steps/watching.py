@@ -23,7 +23,7 @@ from labsync.guard.settled import (
 )
 from labsync.merge import units
 from labsync.snapshot import EMPTY
-from labsync.steps.push_units import is_finished
+from labsync.steps.push_units import is_finished, is_older, note_older
 from labsync.steps.writers import held_open, is_secret
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Watch:
     _growing: set[str] = field(default_factory=set)
     _before: dict[str, tuple[int, str]] = field(default_factory=dict)
     _whole: dict[str, tuple[Sight, Wholeness]] = field(default_factory=dict)
-    _safe: dict[str, tuple[Sight, ...]] = field(default_factory=dict)
+    _safe: dict[str, tuple[tuple[Sight, ...], ...]] = field(default_factory=dict)
     _newest_pushed: float = float("-inf")
 
     @property
@@ -93,7 +93,18 @@ class Watch:
         sights = {path: Sight.of(stat) for path, stat in fresh.items()}
         self._whole = {p: known for p, known in self._whole.items() if sights.get(p) == known[0]}
         if artifact.kind == "checkpoints":
-            return self._look_at_units(home, artifact, sights, order, now)
+            found = self._look_at_units(lab, artifact, sights, order, now)
+        else:
+            found = self._look_at_files(lab, artifact, sights, order, now)
+        names = {item.name for item in found}
+        self._safe = {name: known for name, known in self._safe.items() if name in names}
+        return found
+
+    def _look_at_files(
+        self, lab: Lab, artifact: Artifact, sights: Mapping[str, Sight], order: Order, now: float
+    ) -> list[Watched]:
+        """Return the files that are new."""
+        home = lab.tree(artifact)
         self._sightings = observe(self._sightings, sights, now)
         view = self._view(home, sights, order, now)
         self._sample(home, view)
@@ -122,10 +133,10 @@ class Watch:
         )
 
     def _look_at_units(
-        self, home: TreeHome, artifact: Artifact, fresh: Mapping[str, Sight], order: Order, now: float
+        self, lab: Lab, artifact: Artifact, fresh: Mapping[str, Sight], order: Order, now: float
     ) -> list[Watched]:
         """Return the checkpoints of which any file is new."""
-        new = units(fresh)
+        home, new = lab.tree(artifact), units(fresh)
         members = {unit: paths for unit, paths in units(self.here).items() if unit in new}
         sights = dict(fresh)
         for path in (path for paths in members.values() for path in paths if path not in sights):
@@ -142,14 +153,12 @@ class Watch:
                 finished=is_finished(artifact, home.path, unit, paths),
                 missing=_missing(home, unit, paths),
             )
-        return [self._unit(artifact, name, unit, view) for name, unit in self._units.items()]
+        return [self._unit(lab, artifact, name, unit, view) for name, unit in self._units.items()]
 
-    def _unit(self, artifact: Artifact, name: str, unit: Unit, view: View) -> Watched:
+    def _unit(self, lab: Lab, artifact: Artifact, name: str, unit: Unit, view: View) -> Watched:
         judgement = judge_unit(unit, view)
-        if judgement.verdict == "ready" and unit.changed < self._newest_pushed:
-            judgement = Judgement("waiting", NOT_NEWER)
         sights = tuple(seen.sight for _, seen in sorted(unit.members.items()))
-        return Watched(
+        item = Watched(
             artifact.name,
             name or artifact.path,
             tuple(sorted(unit.members)),
@@ -159,6 +168,20 @@ class Watch:
             is_unit=True,
             sights=sights,
         )
+        if (
+            judgement.verdict == "ready"
+            and not self.is_safe(item)
+            and self._is_older(lab, artifact, name, item)
+        ):
+            return replace(item, judgement=Judgement("waiting", NOT_NEWER))
+        return item
+
+    def _is_older(self, lab: Lab, artifact: Artifact, unit: str, item: Watched) -> bool:
+        """Say whether a newer checkpoint is in the mirror, and remember it for a guard that comes after."""
+        stats = [sight[:2] for sight in item.sights]
+        if item.changed < self._newest_pushed:
+            note_older(lab, artifact, unit, stats)
+        return is_older(lab, artifact, unit, stats)
 
     def _view(self, home: TreeHome, sights: Mapping[str, Sight], order: Order, now: float) -> View:
         places = {home.source(path): path for path in sights}
@@ -198,15 +221,19 @@ class Watch:
         ]
 
     def pushed(self, item: Watched) -> None:
-        """Take note that the mirror has it as it was seen."""
-        self._safe[item.name] = item.sights
+        """Take note that the mirror has it as it was seen, and as it is now that nothing holds it."""
+        seen = zip(item.paths, item.sights, strict=True)
+        now = tuple(self._sightings[path].sight if path in self._sightings else old for path, old in seen)
+        self._safe[item.name] = (item.sights, now)
         if item.is_unit:
             self._newest_pushed = max(self._newest_pushed, item.changed)
 
     def is_safe(self, item: Watched) -> bool:
         """Say whether the mirror has it as it was last seen."""
-        known = self._safe.get(item.name, ())
-        return len(known) == len(item.sights) and all(map(Sight.is_like, known, item.sights))
+        return any(
+            len(known) == len(item.sights) and all(map(Sight.is_like, known, item.sights))
+            for known in self._safe.get(item.name, ())
+        )
 
     def released(self, home: TreeHome, items: Collection[Watched]) -> None:
         """See the files anew that were held under a second name: losing it again is no change."""
