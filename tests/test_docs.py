@@ -14,12 +14,15 @@ from labsync import report
 from labsync.cli.app import program
 from labsync.errors import ExitCode
 from labsync.manifest.parse import parse_manifest
+from labsync.manifest.schema import PROFILES as manifest_profiles
 from labsync.render.json import item_type
+from labsync.session.profiles import PROFILES
 from labsync.steps import outcome
 
 ROOT = Path(__file__).parent.parent
 FORMATS = (ROOT / "docs" / "formats.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
+GUARD = (ROOT / "docs" / "guard.md").read_text("utf-8")
 
 
 def _row(first: str) -> list[str]:
@@ -105,8 +108,8 @@ def test_design_names_real_modules() -> None:
         assert (ROOT / "src" / "labsync" / name).exists() or (ROOT / name).exists(), name
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_readmes_manifest_is_a_manifest() -> None:
@@ -116,12 +119,13 @@ def test_the_readmes_manifest_is_a_manifest() -> None:
 
 
 def _command_lines() -> list[str]:
-    lines = [line.partition("#")[0].strip() for block in _blocks("sh") for line in block.splitlines()]
+    blocks = [*_blocks("sh"), *_blocks("sh", GUARD)]
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line.partition("labsync ")[2] for line in lines if re.match(r"(\S*/)?labsync ", line)]
 
 
 @pytest.mark.parametrize("line", _command_lines())
-def test_each_command_in_the_readme_is_understood(line: str) -> None:
+def test_each_command_in_the_docs_is_understood(line: str) -> None:
     words = line.split()
     command: click.Command = program
     while isinstance(command, click.Group):
@@ -135,3 +139,9 @@ def test_the_make_targets_in_the_readme_exist() -> None:
     for block in _blocks("sh"):
         for target in re.findall(r"^make (\w+)$", block, re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_each_profile_is_documented() -> None:
+    for name in PROFILES:
+        assert f"`{name}`" in GUARD, f"docs/guard.md has no profile {name}"
+    assert set(PROFILES) == set(manifest_profiles) - {"auto"}

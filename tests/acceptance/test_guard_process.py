@@ -181,6 +181,7 @@ def test_killed_it_is_seen_to_be_dead_and_starts_again(guarded: Guarded) -> None
     child.kill()
     child.communicate()
     assert guarded.said("guard_status")["state"] == "died"
+    assert f"warning: the guard (process {child.pid}) died" in guarded.box.labsync("path").stderr
     told = guarded.box.labsync("status")
     assert told.lines[0]["next_command"] == "labsync push checkpoints/tuned"
     last = next(line for line in told.lines if line["type"] == "last_session")

@@ -60,7 +60,7 @@ def status(common: Common, selectors: tuple[str, ...]) -> int:
     """Say how everything stands: what would be lost now, and the next command."""
     from labsync import workflow
 
-    lab = open_lab(common)
+    lab = open_lab(common, warns=False)
     return emit(workflow.status(lab, artifacts(lab, selectors)), common)
 
 

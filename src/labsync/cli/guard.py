@@ -87,7 +87,7 @@ def guard_start(common: Common, options: GuardOptions) -> int:
     """Start the guard in the background; one that runs already takes a new `--remaining`."""
     from labsync import workflow_guard
 
-    lab = open_lab(common)
+    lab = open_lab(common, warns=False)
     return emit(workflow_guard.start(lab, options, _words(common, options)), common)
 
 
@@ -100,11 +100,11 @@ def guard_run(common: Common, options: GuardOptions) -> int:
     from labsync import workflow_guard
 
     def reopen(changed: Options) -> Lab:
-        lab = open_lab(dataclasses.replace(common, quiet=not common.verbose))
+        lab = open_lab(dataclasses.replace(common, quiet=not common.verbose), warns=False)
         lab.options = changed
         return lab
 
-    return emit(workflow_guard.run(open_lab(common), reopen, options), common)
+    return emit(workflow_guard.run(open_lab(common, warns=False), reopen, options), common)
 
 
 @guard.command("status")
@@ -113,7 +113,7 @@ def guard_status(common: Common) -> int:
     """Say how the guard and the session stand, and how the last one ended."""
     from labsync import workflow_guard
 
-    return emit(workflow_guard.show(open_lab(common)), common)
+    return emit(workflow_guard.show(open_lab(common, warns=False)), common)
 
 
 @guard.command("stop")
@@ -122,7 +122,7 @@ def guard_stop(common: Common) -> int:
     """Let the guard push once more, and end."""
     from labsync import workflow_guard
 
-    return emit(workflow_guard.stop(open_lab(common)), common)
+    return emit(workflow_guard.stop(open_lab(common, warns=False)), common)
 
 
 @guard.command("print-cron")
@@ -131,7 +131,7 @@ def guard_print_cron(common: Common) -> int:
     """Print a crontab line that starts the guard again where it has ended."""
     from labsync import workflow_guard
 
-    return emit(workflow_guard.cron(open_lab(common)), common)
+    return emit(workflow_guard.cron(open_lab(common, warns=False)), common)
 
 
 @click.command()
@@ -142,7 +142,7 @@ def up(common: Common, options: GuardOptions) -> int:
     """Begin the day in one command: pull, environment, kernel, guard, status."""
     from labsync import workflow_guard
 
-    lab = open_lab(common)
+    lab = open_lab(common, warns=False)
     return emit(workflow_guard.up(lab, options, _words(common, options)), common)
 
 

@@ -140,14 +140,19 @@ def find(common: Common) -> Path:
     return Path(common.manifest).absolute() if common.manifest else find_manifest(Path.cwd())
 
 
-def open_lab(common: Common) -> Lab:
-    """Open the lab that the command is about."""
+def open_lab(common: Common, *, warns: bool = True) -> Lab:
+    """Open the lab that the command is about, and warn where a guard has died in this session."""
     from labsync.manifest.parse import load_manifest
     from labsync.render.progress import Progress
     from labsync.steps.lab import Lab
 
     observer = Progress(quiet=common.quiet or common.as_json, verbose=common.verbose)
-    return Lab(load_manifest(find(common)), common.options(), observer)
+    lab = Lab(load_manifest(find(common)), common.options(), observer)
+    if warns:
+        from labsync.steps.session_status import warn_of_dead_guard
+
+        warn_of_dead_guard(lab)
+    return lab
 
 
 def chosen(lab: Lab, selectors: Sequence[str]) -> list[Selection]:

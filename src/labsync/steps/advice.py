@@ -95,7 +95,12 @@ def _proof_command(lab: Lab) -> str:
 
 
 def with_guard(advice: Advice, session: SessionStatus, guard: GuardStatus) -> Advice:
-    """Advise to start the guard, where nothing is more urgent and the session may end before it is seen."""
+    """Advise to start the guard, where nothing is more urgent and the session may end before it is seen.
+
+    Where it runs, what waits to be pushed is its business.
+    """
+    if guard.state == "running" and advice.next_command.startswith("labsync push "):
+        return replace(advice, next_command="")
     is_wanted = session.seconds_left is not None or guard.state == "died"
     if advice.next_command or advice.embedded or guard.state == "running" or not is_wanted:
         return advice

@@ -10,7 +10,7 @@ from labsync.guard.clock import BootClock
 from labsync.guard.daemon import Ticker, signals
 from labsync.guard.ending import Ending
 from labsync.guard.hooks import call_all, parse_hook
-from labsync.guard.log import Keeper, Log
+from labsync.guard.log import Keeper, Log, wall_text
 from labsync.guard.loop import Guard
 from labsync.guard.phases import default_interval
 from labsync.guard.spot import Metadata
@@ -145,7 +145,7 @@ def _guard(
             ending.revise(deadline, clock.now())
 
     keeper = Keeper(files, sitting.book, sitting.box, sitting.profile.name)
-    log = Log(keeper, sitting.box.read(), say, interval)
+    log = Log(keeper, sitting.box.read(), lambda text: say(f"{wall_text()} {text}"), interval)
     project = Project(reopen, replace(lab.options, yes=True), clock.now)
     project.sweep()
     files.was_asked_to_stop()  # an old word is no word

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from labsync.events import Note
 from labsync.guard.files import GuardFiles
 from labsync.guard.journal import Journal, tell
 from labsync.guard.log import wall_text
@@ -92,6 +93,13 @@ def guard_status(lab: Lab) -> GuardStatus:
         beat.errors,
         str(files.log),
     )
+
+
+def warn_of_dead_guard(lab: Lab) -> None:
+    """Warn the person where a guard of this session has ended without a word."""
+    if guard_files(lab.manifest).heartbeat.exists() and (guard := guard_status(lab)).state == "died":
+        what = f"the guard (process {guard.pid}) died: nothing is pushed until `labsync guard start`"
+        lab.observe(Note(what, "warning"))
 
 
 def last_session(lab: Lab) -> LastSession | None:
