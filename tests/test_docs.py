@@ -14,7 +14,7 @@ from labsync import report
 from labsync.cli.app import program
 from labsync.errors import ExitCode
 from labsync.manifest.parse import parse_manifest
-from labsync.manifest.schema import PROFILES as manifest_profiles
+from labsync.manifest.schema import PROFILES as MANIFEST_PROFILES
 from labsync.render.json import item_type
 from labsync.session.profiles import PROFILES
 from labsync.steps import outcome
@@ -144,4 +144,4 @@ def test_the_make_targets_in_the_readme_exist() -> None:
 def test_each_profile_is_documented() -> None:
     for name in PROFILES:
         assert f"`{name}`" in GUARD, f"docs/guard.md has no profile {name}"
-    assert set(PROFILES) == set(manifest_profiles) - {"auto"}
+    assert set(PROFILES) == set(MANIFEST_PROFILES) - {"auto"}
