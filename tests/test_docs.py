@@ -10,7 +10,7 @@ from typing import get_args
 import click
 import pytest
 
-from labsync import report
+from labsync import report, run_record
 from labsync.cli.app import program
 from labsync.errors import ExitCode
 from labsync.manifest.parse import parse_manifest
@@ -55,12 +55,21 @@ def test_item_type_is_the_documented_name() -> None:
         ("`environment`, `kernel`", report.Built),
         ("`smoke`", report.SmokeResult),
         ("`best`", report.Share),
+        ("`spans`", run_record.Span),
+        ("`disk`", run_record.DiskReport),
+        ("`uses`", run_record.DiskUse),
+        ("`machine`", run_record.MachineReport),
+        ("`earlier`", run_record.Earlier),
         ("`skipped`", report.Skipped),
         ("`errors`", report.ErrorReport),
     ],
 )
 def test_the_report_is_documented(row: str, kind: type) -> None:
     assert _row(row) == _fields(kind)
+
+
+def test_the_run_in_the_report_is_documented() -> None:
+    assert _row("`run`") == [name for name in _fields(run_record.RunRecord) if name != "report"]
 
 
 @pytest.mark.parametrize("literal", [report.DiskState, report.MirrorState, report.SmokeOutcome])

@@ -27,6 +27,7 @@ LAYERS = (
         "places",
         "events",
         "report",
+        "run_record",
         "secrets",
         "stall",
         "packing",

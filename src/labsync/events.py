@@ -31,6 +31,14 @@ class BytesMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStarted:
+    """A file's turn has come; files so small that many share one turn are only told when they are done."""
+
+    artifact: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileDone:
     """A file is verified and visible in every place of its route."""
 
@@ -52,7 +60,7 @@ class Note:
     level: str = "info"
 
 
-Event: TypeAlias = StageStarted | TransferPlanned | BytesMoved | FileDone | TransferEnded | Note
+Event: TypeAlias = StageStarted | TransferPlanned | BytesMoved | FileStarted | FileDone | TransferEnded | Note
 
 
 class Observer(Protocol):

@@ -116,6 +116,8 @@ class SmokeResult:
     estimated_bytes: int = 0
     best: tuple[Share, ...] = ()
     notes: tuple[str, ...] = ()
+    device_name: str = ""
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ def doctor(lab: Lab) -> Outcome:
 
 def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Outcome:
     """Run each model once and judge what comes out; builds the environment where it is missing."""
+    from labsync.steps.one_at_a_time import prove_in_turn
     from labsync.steps.prove import chosen_models, prove_models
 
     models = chosen_models(lab, artifacts, options)
@@ -197,7 +198,8 @@ def smoke(lab: Lab, artifacts: Sequence[Artifact], options: SmokeOptions) -> Out
         return finish(())
     errors: list[ErrorReport] = []
     environment = _environment(lab, errors)
-    proven = prove_models(lab, models, environment, options)
+    in_turn = options.one_at_a_time and not lab.options.dry_run
+    proven = (prove_in_turn if in_turn else prove_models)(lab, models, environment, options)
     errors += proven.errors
     report = Report(
         exit_code=exit_code_of(errors), environment=environment, smoke=proven.results, errors=tuple(errors)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,3 +188,95 @@ def test_dry_runs_build_no_environment(tmp_path: Path, command: list[str]) -> No
     assert dry.report["environment"]["state"] == "missing"
     assert sorted(home.rglob("*")) == before
     assert environment_is_missing(_opened(box))
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def test_a_smoke_run_renews_the_report_that_bootstrap_left(tmp_path: Path) -> None:
+    box = _box(tmp_path)
+    assert box.labsync("bootstrap").code == 0
+    first = json.loads((box.root / "labsync-report.json").read_text())
+    assert first["run"]["command"] == "bootstrap"
+    stages = [span["name"] for span in first["run"]["spans"] if span["kind"] == "stage"]
+    assert stages == ["lock", "pull", "smoke"]
+    carried = {span["name"] for span in first["run"]["spans"] if span["kind"] == "artifact"}
+    assert carried == {"checkpoints/bare", "checkpoints/one"}
+    box.write("mine.py", b"def look(path):\n    raise ValueError('the mask is empty')\n")
+    assert box.labsync("smoke", "one").code == 14
+    then = json.loads((box.root / "labsync-report.json").read_text())
+    assert (then["run"]["command"], then["exit_code"]) == ("smoke", 14)
+    assert then["artifacts"] == first["artifacts"]
+    assert [item["name"] for item in then["smoke"]] == [item["name"] for item in first["smoke"]]
+    assert then["run"]["earlier"][0]["result"] == "pass"
+    shown = (box.root / "labsync-report.html").read_text("utf-8")
+    assert "the mask is empty" in shown
+    assert "Last time" in shown
+
+
+def test_a_dry_run_and_a_mistake_leave_the_report_alone(tmp_path: Path) -> None:
+    box = _pulled(tmp_path)
+    box.labsync("smoke", "--dry-run")
+    box.labsync("smoke", "bare")
+    assert not (box.root / "labsync-report.json").exists()
+    (box.root / "labsync-report.json").write_text("{}")  # of another version, or somebody else's
+    assert box.labsync("smoke", "one").code == 0
+    assert json.loads((box.root / "labsync-report.json").read_text())["exit_code"] == 0
+
+
+HUNGRY = b"""
+def look(path):
+    if path.endswith("one.bin"):
+        raise MemoryError
+    return path[-5:]
+"""
+TRUSTING = f"task: video-classification, trust_remote_code: '{'c' * 40}'}}}}"
+
+
+# --- fallbacks, trust, and what makes pickles unsafe ----------------------------------------------
+
+
+def test_a_model_that_memory_does_not_suffice_for_is_degraded_to_its_fallback(tmp_path: Path) -> None:
+    manifest = MANIFEST.replace("'mine:look'}}}}\n  bare", "'mine:look', fallback: [small]}}}}\n  bare") + (
+        "models: {{small: {{origin: 'file:../small/', path: small}}}}\n"
+    )
+    (tmp_path / "one.bin").write_bytes(b"weights")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "w").write_bytes(b"w")
+    box = Box(tmp_path / "box", manifest.format(mirror="./mirror", device="cpu"))
+    box.write("mine.py", HUNGRY)
+    box.labsync("lock")
+    box.labsync("pull")
+    done = box.labsync("smoke", "one")
+    (result,) = done.report["smoke"]
+    assert done.code == 0, done.messages
+    assert (result["result"], result["rung"]) == ("degraded", "the fallback models/small")
+    assert result["reason"] == 'only with the fallback models/small, because memory ran out as asked: "small"'
+    shutil.rmtree(box.root / "small")
+    assert box.labsync("smoke", "one").code == 14
+
+
+def test_a_variable_that_makes_pickles_run_is_warned_of(tmp_path: Path) -> None:
+    box = _pulled(tmp_path)
+    lab = Lab(
+        load_manifest(box.manifest),
+        Options(env={**os.environ, **box.env, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}),
+        Recorder(),
+    )
+    models = [lab.manifest.by_name["checkpoints/one"]]
+    assert prove.prove_models(lab, models, None, SmokeOptions()).results[0].result == "pass"
+    assert isinstance(lab.observe, Recorder)
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" in lab.observe.of(Note)[0].message
+
+
+def test_code_of_a_model_that_is_not_from_the_hub_is_never_trusted(tmp_path: Path) -> None:
+    box = _box(tmp_path)
+    trusting = box.manifest.read_text().replace(
+        "task: python, function: 'mine:look'}}\n  bare", f"{TRUSTING}\n  bare"
+    )
+    box.manifest.write_text(trusting)
+    box.labsync("lock")
+    box.labsync("pull")
+    done = box.labsync("smoke", "one")
+    assert done.code == 14
+    assert "its origin has none" in done.report["smoke"][0]["reason"]

@@ -11,6 +11,7 @@ from labsync.cli.doctor import doctor, iam_policy
 from labsync.cli.env import env, kernel
 from labsync.cli.guard import guard, up
 from labsync.cli.options import artifacts, bwlimit, chosen, common, emit, no_mirror, open_lab, selectors
+from labsync.cli.smoke import bootstrap, smoke
 
 if TYPE_CHECKING:
     from labsync.cli.options import Common
@@ -164,61 +165,6 @@ def du(common: Common, selectors: tuple[str, ...]) -> int:
 
     lab = open_lab(common)
     return emit(workflow.du(lab, artifacts(lab, selectors)), common)
-
-
-def _smoke_options(function: click.decorators.FC) -> click.decorators.FC:
-    device = click.option(
-        "--device", default="", metavar="D", help="cpu, cuda or cuda:N; default: the manifest's, or the GPU."
-    )
-    required = click.option(
-        "--require-gpu", is_flag=True, help="Without a GPU fail (14) instead of leaving it pending."
-    )
-    return device(required(function))
-
-
-@click.command()
-@selectors
-@click.option("--pending", is_flag=True, help="Only what the last run left pending.")
-@_smoke_options
-@common
-def smoke(
-    common: Common,
-    selectors: tuple[str, ...],
-    pending: bool,
-    device: str,
-    require_gpu: bool,
-) -> int:
-    """Run each model once and judge what comes out."""
-    from labsync import workflow
-    from labsync.steps.prove import SmokeOptions
-
-    lab = open_lab(common)
-    options = SmokeOptions(device, require_gpu, pending, selectors)
-    return emit(workflow.smoke(lab, artifacts(lab, selectors), options), common)
-
-
-@click.command()
-@_smoke_options
-@no_mirror
-@bwlimit
-@common
-def bootstrap(common: Common, device: str, require_gpu: bool) -> int:
-    """Everything, on a new machine: lock, pull, environment, kernel, smoke, report."""
-    from labsync import workflow
-    from labsync.errors import LabsyncError
-    from labsync.report import ErrorReport
-    from labsync.steps.outcome import finish
-    from labsync.steps.prove import SmokeOptions
-    from labsync.steps.report_file import write_report
-
-    lab = open_lab(common)
-    try:
-        outcome = workflow.bootstrap(lab, SmokeOptions(device=device, require_gpu=require_gpu))
-    except LabsyncError as error:
-        outcome = finish([ErrorReport.of(error)])
-    if not common.dry_run:
-        write_report(lab.manifest.root, outcome)
-    return emit(outcome, common)
 
 
 ALL = (

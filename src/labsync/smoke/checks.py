@@ -136,6 +136,8 @@ def _told(result: SmokeResult, seen: Observation | None) -> SmokeResult:
         estimated_bytes=seen.estimated_bytes,
         best=tuple(Share(label, share) for label, share in zip(seen.labels, seen.shares, strict=False)),
         notes=seen.notes,
+        device_name=seen.device_name,
+        device_bytes=seen.device_bytes,
     )
 
 

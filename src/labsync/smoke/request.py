@@ -67,8 +67,9 @@ class Observation:
     `minimum` and `maximum` describe the output for the first input, `expected` the shape it should
     have (-1: any); `difference` is the largest one between the outputs for two inputs. `text` says in
     words what the model answered, `labels` and `shares` its best classes; `notes` is what a person
-    should know although it worked. `device` and `dtype` are what was really used, `estimated_bytes`
-    what the model was expected to need before it was loaded.
+    should know although it worked. `device` and `dtype` are what was really used, `device_name` and
+    `device_bytes` (all of its memory) say of a GPU which one it is; `estimated_bytes` is what the model
+    was expected to need before it was loaded.
     """
 
     problem: str = ""
@@ -89,6 +90,8 @@ class Observation:
     shares: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     device: str = ""
+    device_name: str = ""
+    device_bytes: int = 0
     dtype: str = ""
     load_seconds: float = 0.0
     run_seconds: float = 0.0

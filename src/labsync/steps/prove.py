@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from labsync.manifest.model import Artifact, SmokeSpec
-    from labsync.report import Built
+    from labsync.report import Built, DiskState
     from labsync.steps.lab import Lab
 
 GPU_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
@@ -35,6 +35,7 @@ class SmokeOptions:
     """Where models run: `device` as typed, empty for the manifest's own; `pending` only what waits.
 
     `selectors` are those that were typed: who asks for a model is told when it cannot be run.
+    `one_at_a_time` brings each model to the disk when its turn comes.
     UsageError (2) for what does not fit together.
     """
 
@@ -42,6 +43,7 @@ class SmokeOptions:
     require_gpu: bool = False
     pending: bool = False
     selectors: tuple[str, ...] = ()
+    one_at_a_time: bool = False
 
     def __post_init__(self) -> None:
         if self.device and not _DEVICE.fullmatch(self.device):
@@ -134,12 +136,21 @@ def _warn_of_unsafe(lab: Lab) -> None:
         lab.observe(Note(f"{what}, in your own programs too; the smoke test runs without it", "warning"))
 
 
+def runs_here(lab: Lab, artifact: Artifact, options: SmokeOptions) -> bool:
+    """Say whether the model would be run in this session if it were on the disk."""
+    return _planned(lab, artifact.smoke, "ok", options).decision == "run"
+
+
 def _plan(lab: Lab, artifact: Artifact, spec: SmokeSpec, options: SmokeOptions) -> SmokePlan:
     stands = examine(lab, artifact, with_mirror=False).report
     nothing_made = artifact.is_made and not stands.files
+    return _planned(lab, spec, "missing" if nothing_made else stands.disk, options)
+
+
+def _planned(lab: Lab, spec: SmokeSpec | None, disk: DiskState, options: SmokeOptions) -> SmokePlan:
     return plan_smoke(
         spec,
-        "missing" if nothing_made else stands.disk,
+        disk,
         has_gpu=has_gpu(),
         device_option=options.device,
         manifest_device=lab.manifest.device,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from labsync import atomic
 from labsync.disk.base import Staged
 from labsync.errors import ChangedError, DiskError, IntegrityError, InterruptedRunError, LabsyncError
-from labsync.events import FileDone
+from labsync.events import FileDone, FileStarted
 from labsync.transfer.content import FileContent, StreamContent
 from labsync.transfer.download import Download
 from labsync.transfer.fetch import SmallArrival, fetch
@@ -51,6 +51,7 @@ class Carrier:
     def carry(self) -> Task:
         """Take all steps; deliberate failures end in the ledger, bugs and interruption are raised."""
         failed = False
+        self._run.observer(FileStarted(self._route.artifact, self._route.entry.path))
         try:
             yield from self._steps()
         except InterruptedRunError:

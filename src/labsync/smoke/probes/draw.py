@@ -28,10 +28,10 @@ def save(picture: Image, request: ProbeRequest) -> None:
 
 
 def panel(picture: Image) -> Image:
-    """Return the picture small enough for a report."""
-    small = picture.convert("RGB")
-    small.thumbnail((_WIDTH, _HEIGHT))
-    return small
+    """Return the picture in the size of a report's."""
+    scale = min(_WIDTH / picture.width, _HEIGHT / picture.height)
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    return picture.convert("RGB").resize(size)
 
 
 def row(pictures: Sequence[Image]) -> Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..request import Observation
-from .machine import torchvision_finding
+from .machine import gpu_of, torchvision_finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +41,7 @@ class Run:
         loaded = self._loaded
         one, two = (output.detach().float().cpu() for output in outputs)
         seconds = time.perf_counter() - self._started
+        gpu = gpu_of(str(loaded.device))
         finite = bool(torch.isfinite(one).all() and torch.isfinite(two).all())
         comparable = finite and one.shape == two.shape and one.numel() > 0
         return Observation(
@@ -59,6 +60,8 @@ class Run:
             shares=tuple(_share(share) for share in (best or {}).values()),
             notes=notes_of(loaded),
             device=str(loaded.device),
+            device_name=gpu.name if gpu else "",
+            device_bytes=gpu.total if gpu else 0,
             dtype=str(loaded.precision),
             load_seconds=loaded.seconds,
             run_seconds=seconds,
