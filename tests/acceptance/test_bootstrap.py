@@ -96,7 +96,12 @@ def test_bootstrap_ends_with_a_proven_lab(lab: Lab) -> None:
     }
     assert {s["device"] for s in report["smoke"]} == {"cpu"}
     written = json.loads((lab.box.root / "labsync-report.json").read_text())
+    run = written.pop("run")
     assert written == report
+    assert run["command"] == "bootstrap"
+    shown = (lab.box.root / "labsync-report.html").read_text("utf-8")
+    assert "Every model ran: 4 of 4." in shown
+    assert shown.count("data:image/png;base64,") == 4
 
 
 def test_a_second_bootstrap_transfers_and_builds_nothing(lab: Lab) -> None:

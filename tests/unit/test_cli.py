@@ -115,7 +115,7 @@ def test_usage_errors_are_2_and_end_with_a_report(box: Box, args: list[str]) -> 
     assert any(line.startswith("hint: ") for line in shown)
 
 
-TRANSFER = ("bootstrap", "lock", "mirror", "pull", "push", "verify")
+TRANSFER = ("bootstrap", "lock", "mirror", "pull", "push", "smoke", "verify")
 GUARDED = ("guard run", "guard start", "up")
 ENVIRONMENT = ("env archive", "env restore")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labsync.render.html.elements import Html, div, element, span
-from labsync.render.text import size
+from labsync.render.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from labsync.render.html.bars import memory, shares
 from labsync.render.html.elements import Html, div, element, image, sentence, span
-from labsync.render.text import size
+from labsync.render.units import size
 
 if TYPE_CHECKING:
     from labsync.report import SmokeResult

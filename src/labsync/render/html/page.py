@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labsync.render.html.bars import disk, timeline
 from labsync.render.html.cards import SIGNS, card
 from labsync.render.html.elements import Html, div, element, join, section, sentence, span
-from labsync.render.text import size
+from labsync.render.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,13 +199,9 @@ def _head(name: str) -> Html:
 def _facts(record: RunRecord) -> Html:
     report = record.report
     facts = {"Mirror": record.mirror}
-    if report.environment:
-        built = report.environment
-        facts["Environment"] = f"{built.name}, {built.state}" + (
-            f", at {built.prefix}" if built.prefix else ""
-        )
-    if report.kernel:
-        facts["Kernel"] = f"{report.kernel.name}, {report.kernel.state}"
+    for name, built in (("Environment", report.environment), ("Kernel", report.kernel)):
+        if built:
+            facts[name] = ", ".join(filter(None, (built.name, built.state, built.reason, built.prefix)))
     asked = {
         name: getattr(report.mirror_requests, name)
         for name in ("LIST", "GET", "HEAD", "PUT", "POST", "DELETE")
