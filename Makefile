@@ -1,6 +1,7 @@
 # Two commands on a fresh machine with Python >= 3.10, git and make:
 #   make quickstart   runs the main job on small real models
 #   make test         checks style and types and passes the tests
+#   make faults       injures labsync in every way it must survive (docs/reliability.md)
 # Both share one .venv, made where it is missing.
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test bench lint types clean
+.PHONY: quickstart test faults bench lint types clean
 
 quickstart: $(STAMP)
 	$(BIN)/python manifests/quickstart/build.py manifests/quickstart/origin
@@ -16,6 +17,11 @@ quickstart: $(STAMP)
 
 test: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Everything `make test` takes samples of, and every protection taken out in turn: about a quarter of an hour.
+faults: $(STAMP)
+	LABSYNC_FAULTS=all $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults tests/contracts/test_strict_s3.py
+	$(BIN)/python -m tests.mutations
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""Writes the table of `docs/reliability.md` from the tests: `python -m tests.reliability [--check]`.
+"""Writes the tables of `docs/reliability.md` from the tests: `python -m tests.reliability [--check]`.
 
 A test says by `@pytest.mark.fault(17, 18)` which faults it injects; on a class it holds for all of its
 tests. The files are parsed, not imported, so this takes a second.
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.faults.catalogue import ROWS, Row
+from tests.mutations.catalogue import MUTATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 
 
 def marked(path: Path) -> Iterator[tuple[int, str]]:
@@ -87,18 +87,32 @@ def gaps(tests: dict[int, list[str]]) -> list[int]:
     ]
 
 
-def replaced(page: str, text: str) -> str:
-    """Return the page with what is between its markers replaced."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{text}{END}{after}"
+def mutations() -> str:
+    """Return the table of the protections that are taken out."""
+    lines = ["| id | without | in | noticed by |", "|---|---|---|---|"]
+    for mutation in MUTATIONS:
+        tests = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in mutation.tests)
+        lines.append(f"| {mutation.id} | {mutation.without} | `{mutation.file}` | {tests} |")
+    return "\n".join([*lines, ""])
+
+
+def written(page: str) -> str:
+    """Return the page with its tables as they should be."""
+    return _replaced(_replaced(page, "faults", table(collect())), "mutations", mutations())
+
+
+def _replaced(page: str, name: str, text: str) -> str:
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{text}{end}{after}"
 
 
 def main(arguments: list[str]) -> int:
     """Write the page, or with `--check` say whether it is up to date."""
-    tests, page = collect(), PAGE.read_text("utf-8")
-    now = replaced(page, table(tests))
-    if missing := gaps(tests):
+    page = PAGE.read_text("utf-8")
+    now = written(page)
+    if missing := gaps(collect()):
         print(f"neither a test nor a reason: {missing}", file=sys.stderr)  # noqa: T201
     if "--check" in arguments:
         return 0 if now == page and not missing else 1

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+import labsync
 from tests import reliability
 from tests.faults.catalogue import ROWS, Row
+from tests.mutations.catalogue import MUTATIONS, Mutation
+
+SOURCE = Path(labsync.__file__).parent
 
 
 def test_the_catalogue_has_every_number_once() -> None:
@@ -18,5 +26,13 @@ def test_every_fault_has_a_test_or_a_reason() -> None:
 
 def test_the_page_is_up_to_date() -> None:
     page = reliability.PAGE.read_text("utf-8")
-    fresh = reliability.replaced(page, reliability.table(reliability.collect()))
-    assert page == fresh, "run `python -m tests.reliability`"
+    assert page == reliability.written(page), "run `python -m tests.reliability`"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: str(mutation.id))
+def test_each_protection_is_where_the_mutation_looks_for_it(mutation: Mutation) -> None:
+    text = (SOURCE / mutation.file).read_text("utf-8")
+    assert text.count(mutation.old) == 1
+    assert mutation.old != mutation.new
+    for test in mutation.tests:
+        assert (SOURCE.parent.parent / test.partition("::")[0]).exists()

@@ -104,6 +104,7 @@ def test_a_result_is_pushed_once_it_has_rested(box: Watched) -> None:
     assert [(safe.artifact, safe.files) for safe in second.safe] == [("results/runs", 1)]
 
 
+@pytest.mark.fault(32)
 def test_rewritten_in_place_while_it_is_sent(box: Watched) -> None:
     """A link shares the bytes: the upload notices, nothing is published, and then a copy is sent."""
     target = box.write("tuned/last/model.pth", BIG)
@@ -119,6 +120,7 @@ def test_rewritten_in_place_while_it_is_sent(box: Watched) -> None:
     assert box.restored() == {"tuned/last/model.pth": newest}
 
 
+@pytest.mark.fault(33)
 def test_grown_while_it_is_sent(box: Watched) -> None:
     line = b"a line of the log\n" * 100_000
     box.write("outputs/log.txt", line)
@@ -135,6 +137,7 @@ def test_grown_while_it_is_sent(box: Watched) -> None:
     assert box.restored()["outputs/log.txt"] == line + b"more\nand more\neven more\n"
 
 
+@pytest.mark.fault(33)
 def test_a_log_that_is_held_open_is_pushed_as_far_as_it_goes(box: Watched) -> None:
     target = box.write("outputs/log.txt", b"1\n")
     with target.open("ab", buffering=0) as log:
@@ -166,6 +169,7 @@ def test_a_log_that_was_begun_anew_is_no_longer_one_that_grows(box: Watched) -> 
     assert box.restored()["outputs/log.txt"].startswith(b"second run")
 
 
+@pytest.mark.fault(34)
 def test_truncated_while_it_is_sent(box: Watched) -> None:
     target = box.write("outputs/big.bin2", bytes(3 * MIB))
     box.during_the_upload(lambda: os.truncate(target, MIB))
@@ -176,6 +180,7 @@ def test_truncated_while_it_is_sent(box: Watched) -> None:
     assert box.restored() == {}
 
 
+@pytest.mark.fault(35)
 def test_deleted_while_it_is_sent(box: Watched) -> None:
     box.write("outputs/stays", b"s")
     box.rest_and_push()
@@ -189,6 +194,7 @@ def test_deleted_while_it_is_sent(box: Watched) -> None:
     assert set(box.restored()) == {"outputs/stays", "outputs/gone"}
 
 
+@pytest.mark.fault(35)
 def test_renamed_while_it_is_sent(box: Watched) -> None:
     target = box.write("outputs/old", bytes(3 * MIB))
     box.during_the_upload(lambda: target.rename(target.with_name("new")))
@@ -207,6 +213,7 @@ def test_rotation_in_the_middle_of_an_upload(box: Watched) -> None:
     assert box.restored() == {"tuned/step-1/model.pth": BIG, "tuned/step-1/state.json": b"{}"}
 
 
+@pytest.mark.fault(36)
 def test_a_folder_half_written_for_minutes(box: Watched) -> None:
     box.write("tuned/checkpoint-5/model.pth", BIG)
     for _ in range(20):
@@ -218,6 +225,7 @@ def test_a_folder_half_written_for_minutes(box: Watched) -> None:
     assert set(box.restored()) == {"tuned/checkpoint-5/model.pth", "tuned/checkpoint-5/trainer_state.json"}
 
 
+@pytest.mark.fault(36)
 def test_a_file_whose_format_says_that_more_must_come(box: Watched) -> None:
     box.write("tuned/last/model.pth", BIG[:MIB])
     done = box.rest_and_push()
@@ -227,6 +235,7 @@ def test_a_file_whose_format_says_that_more_must_come(box: Watched) -> None:
     assert box.restored() == {"tuned/last/model.pth": BIG}
 
 
+@pytest.mark.fault(37)
 def test_rotation_takes_old_checkpoints_here_and_not_in_the_mirror(box: Watched) -> None:
     for step in range(1, 5):
         box.write(f"tuned/step-{step}/w", b"%d" % step)
@@ -318,6 +327,7 @@ def test_when_time_is_short_small_results_come_first_and_what_cannot_arrive_is_n
     assert set(box.restored()) == {"outputs/note.md", "tuned/last/model.pth"}
 
 
+@pytest.mark.fault(38)
 def test_a_missing_folder_is_an_error_and_no_deletion(box: Watched) -> None:
     box.write("outputs/a", b"a")
     box.rest_and_push()
@@ -327,6 +337,7 @@ def test_a_missing_folder_is_an_error_and_no_deletion(box: Watched) -> None:
     assert box.restored() == {"outputs/a": b"a"}
 
 
+@pytest.mark.fault(39)
 def test_a_folder_that_is_suddenly_empty_is_refused(box: Watched) -> None:
     box.write("outputs/a", b"a")
     box.rest_and_push()
@@ -345,6 +356,7 @@ def test_most_of_a_folder_gone_takes_nothing_from_the_mirror(box: Watched) -> No
     assert len(box.restored()) == 10
 
 
+@pytest.mark.fault(80)
 def test_secrets_are_never_pushed(box: Watched) -> None:
     box.write("outputs/.env", b"TOKEN=1")
     box.write("outputs/a", b"a")
@@ -352,6 +364,7 @@ def test_secrets_are_never_pushed(box: Watched) -> None:
     assert box.restored() == {"outputs/a": b"a"}
 
 
+@pytest.mark.fault(31, 58)
 def test_a_clock_that_was_set_back_or_forth_hides_nothing(box: Watched) -> None:
     for number, jump in enumerate((-1_000_000, 1_000_000, -50, 3)):
         target = box.write(f"tuned/step-{number}/model.pth", model(number))
@@ -383,6 +396,7 @@ def test_a_guard_that_is_started_again_sends_nothing_twice(box: Watched) -> None
     assert box.mirror.puts == sent
 
 
+@pytest.mark.fault(11)
 def test_a_box_that_slept_past_its_end_stops(tmp_path: Path) -> None:
     clock = VirtualClock()
     disk = Disk(tmp_path / "box", SlowMirror(clock, MIB))

@@ -96,6 +96,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
         os.kill(guard["pid"], signal.SIGKILL)
 
 
+@pytest.mark.fault(9)
 def test_the_deadline_ends_it_with_its_own_code(guarded: Guarded) -> None:
     guarded.box.write("outputs/a.json", b"{}")
     guarded.box.write("tuned/checkpoint-1/w", b"w")
@@ -175,6 +176,7 @@ def test_started_in_the_background_and_stopped(guarded: Guarded) -> None:
     assert guarded.box.labsync("guard", "stop").code == 0  # none runs: fine
 
 
+@pytest.mark.fault(16)
 def test_killed_it_is_seen_to_be_dead_and_starts_again(guarded: Guarded) -> None:
     child = guarded.run_guard("--remaining", "4h")
     guarded.box.write("tuned/checkpoint-1/w", b"w")
@@ -272,6 +274,7 @@ def test_a_spot_instance_is_taken_away(guarded: Guarded) -> None:
     assert _Metadata.asked > 0
 
 
+@pytest.mark.fault(46)
 def test_a_mirror_that_falls_silent_does_not_hold_it_beyond_the_end(guarded: Guarded) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and never answers
         port = silent.getsockname()[1]

@@ -138,6 +138,7 @@ def checkpoint(box: Box) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.fault(8, 10)
 def test_cut_off_without_a_word_and_resumed_on_a_new_box(
     make: Callable[[str], Session], tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_cut_off_without_a_word_and_resumed_on_a_new_box(
     assert second.epochs()[told_then] == saved + 1
 
 
+@pytest.mark.fault(9)
 def test_a_known_deadline_loses_nothing(make: Callable[[str], Session], tmp_path: Path) -> None:
     session = make("session")
     trainer = session.train()

@@ -14,6 +14,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,12 +35,14 @@ ROOT = Path(__file__).parent.parent.parent
 class Kill:
     """Kill the process with SIGKILL in front of the `count`-th step of this name (from 1).
 
-    With an empty name any step counts. `torn` lets half of a write go out first.
+    With an empty name any step counts. `torn` lets half of a write go out first. With `after` it is
+    killed that many seconds after its start instead, wherever it is then.
     """
 
     name: str = ""
     count: int = 1
     torn: bool = False
+    after: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,9 @@ def _serve() -> None:
         child = os.fork()
         if not child:
             _live(order)
+        if order.kill and order.kill["after"]:
+            time.sleep(order.kill["after"])
+            os.kill(child, signal.SIGKILL)  # a zombie takes it, too
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{status}\n")
         sys.stdout.flush()
@@ -150,7 +156,7 @@ def _live(order: _Order) -> None:
 
 def _killer(log: int, kill: Mapping[str, Any] | None) -> Callable[[Step, Callable[[], Any]], Any]:
     write, counts = os.write, Counter[str]()
-    target = Kill(**kill) if kill else None
+    target = Kill(**kill) if kill and not kill["after"] else None
 
     def watch(step: Step, call: Callable[[], Any]) -> Any:
         write(log, f"{step.name}\n".encode())

@@ -146,7 +146,8 @@ def leftovers(stage: Stage, box: Box) -> list[str]:
     return left
 
 
-def _lab(stage: Stage, artifact: str, *, s3: bool = False) -> Box:
+def lab(stage: Stage, artifact: str, *, s3: bool = False) -> Box:
+    """Return a box of one artifact, and an empty bucket."""
     stage.s3.service.buckets["lab"] = Bucket()
     return stage.box(artifact, s3=s3)
 
@@ -156,7 +157,7 @@ def _forget_what_lock_read(box: Box) -> None:
 
 
 def _before_a_pull(stage: Stage) -> Box:
-    box = _lab(stage, FRAMES)
+    box = lab(stage, FRAMES)
     stage.fill(box, "origin", {**OLD, "large.bin": LARGE})
     stage.do(box, "lock")
     _forget_what_lock_read(box)
@@ -164,7 +165,7 @@ def _before_a_pull(stage: Stage) -> Box:
 
 
 def _before_an_update(stage: Stage) -> Box:
-    box = _lab(stage, FRAMES)
+    box = lab(stage, FRAMES)
     stage.fill(box, "origin", OLD)
     stage.do(box, "lock")
     stage.do(box, "pull", "frames")
@@ -174,7 +175,7 @@ def _before_an_update(stage: Stage) -> Box:
 
 
 def _before_a_packed_pull(stage: Stage) -> Box:
-    box = _lab(stage, PENS)
+    box = lab(stage, PENS)
     stage.fill(box, "origin", OLD)
     stage.do(box, "lock")
     _forget_what_lock_read(box)
@@ -182,13 +183,13 @@ def _before_a_packed_pull(stage: Stage) -> Box:
 
 
 def _before_a_model(stage: Stage) -> Box:
-    box = _lab(stage, MODEL)
+    box = lab(stage, MODEL)
     stage.do(box, "lock")
     return box
 
 
 def _before_a_push(stage: Stage) -> Box:
-    box = _lab(stage, RUNS)
+    box = lab(stage, RUNS)
     stage.fill(box, "outputs", OLD)
     stage.do(box, "push", "runs")
     stage.fill(box, "outputs", NEW)
@@ -196,7 +197,7 @@ def _before_a_push(stage: Stage) -> Box:
 
 
 def _before_checkpoints(stage: Stage) -> Box:
-    box = _lab(stage, TUNED, s3=True)
+    box = lab(stage, TUNED, s3=True)
     for step in (1, 2):
         box.write(f"tuned/step-{step}/trainer_state.json", b"{%d}" % step)
         box.write(f"tuned/step-{step}/model.bin", HUGE if step == 2 else b"small")
@@ -204,7 +205,7 @@ def _before_checkpoints(stage: Stage) -> Box:
 
 
 def _before_filling(stage: Stage) -> Box:
-    box = _lab(stage, FRAMES, s3=True)
+    box = lab(stage, FRAMES, s3=True)
     stage.fill(box, "origin", {**OLD, "large.bin": HUGE})
     stage.do(box, "lock")
     _forget_what_lock_read(box)
@@ -213,7 +214,7 @@ def _before_filling(stage: Stage) -> Box:
 
 def _before_a_made_pull(stage: Stage) -> Box:
     """Another box has pushed something newer than what this one has; one file was edited here."""
-    box, other = _lab(stage, RUNS, s3=True), stage.box(RUNS, "other", s3=True)
+    box, other = lab(stage, RUNS, s3=True), stage.box(RUNS, "other", s3=True)
     shutil.rmtree(other.root / ".labsync", ignore_errors=True)
     stage.fill(other, "outputs", OLD)
     stage.do(other, "push", "runs")

@@ -183,6 +183,7 @@ def test_damage_in_the_cache_is_healed_by_the_next_build(fast_path: Path, lock: 
     assert evaluate(again.prefix, "import textwrap, tiny; print(textwrap.dedent(' x'))") == "x"
 
 
+@pytest.mark.fault(12)
 def test_what_a_killed_build_left_in_the_cache_is_swept_and_unreadable_records_are_forgotten(
     fast_path: Path, lock: EnvironmentLock
 ) -> None:

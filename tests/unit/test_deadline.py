@@ -29,6 +29,7 @@ def test_what_was_typed_alone_decides(
     assert decide(profile, told, seen, said) == Deadline(said, SAID)
 
 
+@pytest.mark.fault(9, 10)
 @given(st.sampled_from(list(PROFILES.values())), instants, maybe, maybe, maybe)
 def test_the_earliest_guess_that_is_not_over(
     profile: Profile, now: float, start: float | None, jupyter: float | None, seen: float | None
@@ -42,12 +43,14 @@ def test_the_earliest_guess_that_is_not_over(
     assert len(deadline.notes) == len(guesses) - len(alive)
 
 
+@pytest.mark.fault(11, 58)
 @given(instants, instants, st.floats(-1e9, 1e9))
 def test_a_clock_that_is_set_changes_nothing(now: float, start: float, jump: float) -> None:
     told = Readings(now, 1e9, "b", container_start=start)
     assert decide(STUDIO, told) == decide(STUDIO, replace(told, wall=1e9 + jump))
 
 
+@pytest.mark.fault(10)
 def test_the_guess_says_where_it_came_from() -> None:
     told = readings(container_start=100.0, jupyter_start=160.0)
     deadline = decide(STUDIO, told, 700.0)
@@ -55,6 +58,7 @@ def test_the_guess_says_where_it_came_from() -> None:
     assert deadline.source == "the start of the machine + 4h (studio-lab-gpu), less 10m"
 
 
+@pytest.mark.fault(10)
 def test_a_guess_that_is_over_is_dropped_with_a_note() -> None:
     told = readings(now=20_000.0, container_start=0.25, jupyter_start=19_000.0)
     deadline = decide(STUDIO, told)

@@ -132,6 +132,7 @@ def test_a_round_that_began_before_the_notice_is_not_the_last() -> None:
     assert len([order for _, order in rounds.orders if order.push]) == 2
 
 
+@pytest.mark.fault(9)
 def test_a_push_that_would_not_end_is_stopped_in_time() -> None:
     clock = VirtualClock()
     seen: list[bool] = []
@@ -187,6 +188,7 @@ def test_a_session_that_ended_tells_what_was_safe(tmp_path: Path) -> None:
     assert (past.unsafe, past.unsafe_files) == ((), 0)
 
 
+@pytest.mark.fault(16)
 def test_a_session_that_was_cut_off_ends_with_its_last_sign_of_life(tmp_path: Path) -> None:
     book = journal(tmp_path)
     session(book, ends=False)

@@ -68,6 +68,7 @@ sizes = st.integers(0, 1000)
 candidates = st.lists(st.builds(Candidate, st.integers(), sizes, st.integers(0, 3)), max_size=20)
 
 
+@pytest.mark.fault(9)
 @given(candidates, st.floats(0, 100), st.floats(0.1, 100))
 def test_what_is_admitted_arrives_in_time(found: list[Candidate[int]], seconds: float, rate: float) -> None:
     admitted = admit(found, seconds, rate, lambda size: False)
