@@ -34,6 +34,7 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
 
     The head ends at the newest: where all of them are older than what it names, that is published again.
     """
+    _catch_up(lab, artifact, found)
     head, base = _restored(lab, artifact), lab.base(artifact)
     base = within(artifact, base) if base is not None else None
     known = _known_units(lab, artifact, head)
@@ -63,6 +64,19 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
         lab.set_base(artifact, unit)
         end_uploads(lab, artifact)
     _restored(lab, artifact)
+
+
+def _catch_up(lab: Lab, artifact: Artifact, found: Sequence[Snapshot]) -> None:
+    """Take note of the newest unit as seen where it lies here whole.
+
+    A push of it that was killed behind its last step could not: it is no other box's.
+    """
+    head, base = lab.view.newest(artifact.name), lab.base(artifact)
+    if head is None:
+        return
+    newest = _newest_unit(lab, artifact, head)
+    if newest in found and (base is None or within(artifact, base) != newest):
+        lab.set_base(artifact, newest)
 
 
 def _restored(lab: Lab, artifact: Artifact) -> Head | None:
