@@ -37,3 +37,10 @@ def test_killed_again_and_again(stage: Stage, scene: Scene) -> None:
     roll = random.Random(f"{SEED} {scene.name}")
     for _ in range(count(2, 20)):
         prepared.kill(*[Kill(count=roll.randint(1, total)) for _ in range(roll.choice((2, 2, 3, 5)))])
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("step", ["disk.marker.clear: unlink", "state.set_base: commit"])
+def test_a_checkpoint_pushed_by_a_killed_run_is_no_conflict_of_the_next(stage: Stage, step: str) -> None:
+    scene = next(scene for scene in SCENES if scene.name == "checkpoints")
+    assert Prepared(stage, scene).kill(Kill(step)) == 1

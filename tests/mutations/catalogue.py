@@ -485,7 +485,7 @@ ORDER = (
         "the newest unit that a killed push left here is no conflict",
         "steps/push_units.py",
         ("    _catch_up(lab, artifact, found)\n", ""),
-        "tests/faults/test_kill_matrix.py::test_killed_at_every_step[checkpoints]",
+        "tests/faults/test_kill_matrix.py::test_a_checkpoint_pushed_by_a_killed_run_is_no_conflict_of_the_next",
         "tests/acceptance/test_push_safety.py",
     ),
     _m(
