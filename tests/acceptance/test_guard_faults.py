@@ -154,6 +154,7 @@ def test_a_log_that_is_held_open_is_pushed_as_far_as_it_goes(box: Watched) -> No
     assert box.restored() == {"outputs/log.txt": b"1\n2\n3\n4\n"}
 
 
+@pytest.mark.fault(33)
 def test_a_log_that_was_begun_anew_is_no_longer_one_that_grows(box: Watched) -> None:
     target = box.write("outputs/log.txt", b"first run\n" * 10)
     box.rest_and_push()
@@ -204,6 +205,7 @@ def test_renamed_while_it_is_sent(box: Watched) -> None:
     assert box.restored() == {"outputs/new": bytes(3 * MIB)}
 
 
+@pytest.mark.fault(37)
 def test_rotation_in_the_middle_of_an_upload(box: Watched) -> None:
     box.write("tuned/step-1/model.pth", BIG)
     box.write("tuned/step-1/state.json", b"{}")
@@ -309,10 +311,27 @@ def test_such_a_push_that_was_killed_is_put_right_by_the_next(
     assert steps == ["step-4", "step-3", "step-1", "step-3"]
 
 
+@pytest.mark.fault(2)
+def test_a_push_that_was_killed_behind_its_head_is_no_conflict_though_rotation_took_the_checkpoint(
+    box: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.write("tuned/step-1/model.pth", model(1))
+    monkeypatch.setattr("labsync.disk.pins.PinnedHome.finish", _kill)
+    with pytest.raises(Killed):
+        box.rest_and_push()
+    monkeypatch.undo()
+    shutil.rmtree(box.root / "tuned/step-1")
+    box.write("tuned/step-2/model.pth", model(2))
+    box.restart()
+    assert codes(box.rest_and_push()) == []
+    assert set(box.restored()) == {"tuned/step-2/model.pth"}
+
+
 def _kill(*_: object) -> None:
     raise Killed
 
 
+@pytest.mark.fault(9)
 def test_when_time_is_short_small_results_come_first_and_what_cannot_arrive_is_not_begun(
     box: Watched,
 ) -> None:
@@ -346,6 +365,7 @@ def test_a_folder_that_is_suddenly_empty_is_refused(box: Watched) -> None:
     assert box.restored() == {"outputs/a": b"a"}
 
 
+@pytest.mark.fault(39)
 def test_most_of_a_folder_gone_takes_nothing_from_the_mirror(box: Watched) -> None:
     for number in range(10):
         box.write(f"outputs/{number}", b"%d" % number)

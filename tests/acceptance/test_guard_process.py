@@ -123,6 +123,7 @@ def test_the_deadline_ends_it_with_its_own_code(guarded: Guarded) -> None:
     assert last["command"] == "labsync push"
 
 
+@pytest.mark.fault(5, 6, 7)
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
@@ -140,6 +141,7 @@ def test_a_signal_shortens_the_time_left_and_what_is_finished_still_goes(
     assert len(guarded.restored()) == 2
 
 
+@pytest.mark.fault(6)
 def test_a_second_signal_ends_it_at_once(guarded: Guarded) -> None:
     child = guarded.run_guard()
     guarded.box.write("outputs/a", b"a")  # it would wait for it to rest
@@ -148,6 +150,7 @@ def test_a_second_signal_ends_it_at_once(guarded: Guarded) -> None:
     assert stop(child, signal.SIGTERM).code == 143
 
 
+@pytest.mark.fault(13)
 def test_there_is_one_guard_and_the_second_names_it(guarded: Guarded) -> None:
     child = guarded.run_guard()
     second = guarded.box.labsync("guard", "run")
@@ -158,6 +161,7 @@ def test_there_is_one_guard_and_the_second_names_it(guarded: Guarded) -> None:
     assert f"process {child.pid}" in again.stderr or again.lines[1]["pid"] == child.pid
 
 
+@pytest.mark.fault(7)
 def test_started_in_the_background_and_stopped(guarded: Guarded) -> None:
     started = guarded.box.labsync("guard", "start", "--remaining", "4h")
     assert started.code == 0, started.messages
@@ -256,6 +260,7 @@ class _Metadata(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.fault(9)
 def test_a_spot_instance_is_taken_away(guarded: Guarded) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Metadata)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -274,7 +279,7 @@ def test_a_spot_instance_is_taken_away(guarded: Guarded) -> None:
     assert _Metadata.asked > 0
 
 
-@pytest.mark.fault(46)
+@pytest.mark.fault(9, 46)
 def test_a_mirror_that_falls_silent_does_not_hold_it_beyond_the_end(guarded: Guarded) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and never answers
         port = silent.getsockname()[1]

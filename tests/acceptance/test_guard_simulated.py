@@ -54,7 +54,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"labsync.steps.{module}.held_open", lambda paths: {})
 
 
-@pytest.mark.fault(8, 9, 10)
+@pytest.mark.fault(8, 9, 10, 36, 37)
 @pytest.mark.parametrize("seed", range(50))
 def test_a_session(fast: Path, seed: int) -> None:
     rng = random.Random(seed)

@@ -37,7 +37,7 @@ _TEXT = """
 13 | two labsync on one artifact | the second one names the first | 10
 14 | a lock left by a crash | there is none: the kernel frees it | 0
 15 | a file system without working locks | found out; whole files do not rest on them | 0
-16 | the guard dies unnoticed | `status` says so | 0
+16 | the guard dies unnoticed | `status` and every other command say so | 0
 # The disk
 17 | disk full in the middle of a write (ENOSPC) | the stage is removed, no retry, the way out is told | 9
 18 | quota exceeded (EDQUOT) | as 17 | 9
@@ -56,7 +56,7 @@ _TEXT = """
 31 | a file system with mtimes of one or two seconds | a wider window in which nothing is believed | 0
 # The source changes meanwhile
 32 | a file is rewritten in place while it is sent | never completed, reported | 4
-33 | a file grows while it is sent | as 32 | 4
+33 | a file grows while it is sent | as 32; the guard pushes the beginning of a file that only grows | 0, 4
 34 | a file is cut while it is sent | seen at the short read, without waiting for the server | 4
 35 | a file is deleted while it is sent | told; nothing is deleted in the mirror | 4
 36 | a half-written checkpoint | only complete units are taken | 0

@@ -59,6 +59,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.fault(37)
 def test_rotation_takes_the_name_and_not_the_bytes(place: Place) -> None:
     place.write("step-1/w", b"weights")
     with place.hold(place.wish("step-1/w")) as held:

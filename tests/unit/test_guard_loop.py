@@ -197,6 +197,7 @@ def test_a_session_that_was_cut_off_ends_with_its_last_sign_of_life(tmp_path: Pa
     assert (past.unsafe_files, past.unsafe_bytes) == (1, 3)
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_a_line_that_was_cut_off_costs_that_line_alone(tmp_path: Path, cut: int) -> None:
     book = journal(tmp_path)

@@ -110,6 +110,14 @@ def test_a_late_notice_and_a_newly_typed_end_after_a_notice_change_nothing() -> 
     assert end.deadline.at == 1002.0
 
 
+def test_a_guess_that_moves_a_little_leaves_the_windows_alone() -> None:
+    end = ending(4 * 3600)
+    before = end.windows
+    assert end.revise(Deadline(end.deadline.at - 5, "a guess"), end.deadline.at - 1800)
+    assert end.windows == before
+    assert not end.revise(Deadline(end.deadline.at + 0.5, "a guess"), 1000.0)
+
+
 def test_a_newly_typed_end_may_give_time() -> None:
     end = ending(60)
     assert end.revise(Deadline(9000.0, "typed"), 1000.0)

@@ -319,6 +319,7 @@ with session.saving(sys.argv[1]) as folder:
 """
 
 
+@pytest.mark.fault(36)
 def test_a_process_that_is_killed_leaves_nothing_that_looks_like_a_checkpoint(tmp_path: Path) -> None:
     target = tmp_path / "epoch-2"
     ended = run([sys.executable, "-c", KILLED, str(target)])

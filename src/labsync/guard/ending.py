@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from labsync.session.deadline import Deadline
 
 
+JITTER = 60.0  # seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Somebody says that the end is near: who, in how many seconds, and the exit code that it means."""
@@ -81,9 +84,13 @@ class Ending:
         return True
 
     def revise(self, deadline: Deadline, now: float) -> bool:
-        """Take the deadline that was decided anew, say because the user typed one; not after a notice."""
+        """Take the deadline that was decided anew, say because the user typed one; not after a notice.
+
+        The windows stay where it only moved a little, as a guess does that goes by a file's time.
+        """
         end = self._end
         if end.notice or math.isclose(deadline.at, end.deadline.at, abs_tol=1.0):
             return False
-        self._end = _End(deadline, Windows.of(deadline.left(now)))
+        is_near = abs(deadline.at - end.deadline.at) < JITTER
+        self._end = _End(deadline, end.windows if is_near else Windows.of(deadline.left(now)))
         return True

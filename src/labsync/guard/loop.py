@@ -174,15 +174,18 @@ class Guard:
         with self.clock.alarm(lambda: self.ending.stop_at, stop.set):
             done = self.rounds.round(order)
         if push:
-            self._schedule(done, beat, ask=ask)
+            self._schedule(done, beat, now, ask=ask)
         self._last = done if done.pushed else replace(done, pushed=self._last.pushed, safe=self._last.safe)
         return done
 
-    def _schedule(self, done: Round, beat: Rhythm, *, ask: bool) -> None:
-        """Set when to push next: at the end of the interval, and when something that waits has settled."""
+    def _schedule(self, done: Round, beat: Rhythm, begin: float, *, ask: bool) -> None:
+        """Set when to push next: an interval after this push began, and when what waits has settled.
+
+        A push that took longer is followed by the next one at once.
+        """
         now = self.clock.now()
         if ask:
-            self._due = now + beat.interval
+            self._due = max(now, begin + beat.interval)
         soon = min((waiting.ready_at for waiting in done.waiting), default=math.inf)
         if done.again:
             soon = min(soon, now + beat.settle)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
     from labsync.steps.settled import Settled
 
-OLDER, NEWEST = "older-unit", "newest-unit"  # what is remembered in the state
+OLDER, NEWEST, PUSHING = "older-unit", "newest-unit", "pushing-unit"  # what is remembered in the state
 
 
 def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapshot], pushed: Pushed) -> None:
@@ -53,6 +53,7 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
         unit = units_left[0]
         located = store(lab, artifact, home, unit, contents, pushed)
         index = new_index(lab, artifact.name, located, head.index if head else "")
+        lab.state.put(PUSHING, lab.memory_key(artifact), unit.id.encode())
         try:
             head = publish(lab, HeadName(artifact.name), index, head)
         except HeadMovedError:
@@ -67,7 +68,7 @@ def push_units(lab: Lab, artifact: Artifact, home: Home, found: Sequence[Snapsho
 
 
 def _catch_up(lab: Lab, artifact: Artifact, found: Sequence[Snapshot]) -> None:
-    """Take note of the newest unit as seen where it lies here whole.
+    """Take note of the newest unit as seen where it lies here whole, or was being pushed from here.
 
     A push of it that was killed behind its last step could not: it is no other box's.
     """
@@ -75,6 +76,8 @@ def _catch_up(lab: Lab, artifact: Artifact, found: Sequence[Snapshot]) -> None:
     if head is None:
         return
     newest = _newest_unit(lab, artifact, head)
+    if newest.id.encode() == lab.state.get(PUSHING, lab.memory_key(artifact)):
+        found = [*found, newest]  # rotation may have removed it since
     if newest in found and (base is None or within(artifact, base) != newest):
         lab.set_base(artifact, newest)
 
