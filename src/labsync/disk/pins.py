@@ -144,9 +144,13 @@ class PinnedHome:
 
         The beginning of a file is not the file, and a copy's stat is not the file's.
         """
-        self._finished.update(snapshot.by_path)
+        self.know(snapshot)
         rest = (entry for entry in snapshot if entry.path not in self._pins)
         self._home.finish(Snapshot.of(rest))
+
+    def know(self, snapshot: Snapshot) -> None:
+        """Record those of these files that are held, when they are let go: the mirror has them."""
+        self._finished.update(snapshot.by_path)
 
     def _hold(self, wish: Wish, pin: Path) -> None:
         original = self._home.source(wish.path)

@@ -6,7 +6,6 @@ What is pushed, and how, is `push`'s business; this only takes less at a time th
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -99,6 +98,7 @@ class _Turn:
         self._chosen: dict[Key, Watched] = {}
         self._taken: dict[Key, list[FileEntry]] = {}
         self._head_entries: dict[ArtifactName, frozenset[FileEntry]] = {}
+        self._units: dict[ArtifactName, set[str]] = {}
         self._reasons: dict[Key, Judgement] = {}
 
     def take_turn(self) -> Round:
@@ -161,6 +161,7 @@ class _Turn:
             return before
         artifacts = [artifact for artifact in _made(self._lab) if artifact.name in names]
         self._head_entries.clear()
+        self._units.clear()
         pushed = push(self._lab, artifacts, prune=False, take=self._take)
         again = self._learn(pushed)
         return replace(before, sent=before.sent + pushed.transferred.to_mirror, again=before.again or again)
@@ -182,6 +183,9 @@ class _Turn:
                 entries = [settled.snapshot.by_path.get(path) for path in item.paths]
                 self._taken[item.key] = [entry for entry in entries if entry is not None]
             yield Taken(pinned, settled, watch.here, watch.seen.exists)
+            for item in chosen:
+                if self._has_arrived(item):  # also what was there before, and this disk had no record of
+                    pinned.know(Snapshot.of(self._taken[item.key]))
         watch.released(home, chosen)
 
     def _is_whole(self, item: Watched, home: TreeHome, pinned: PinnedHome) -> bool:
@@ -223,7 +227,7 @@ class _Turn:
                 return False
             if not item.is_unit:
                 return all(entry in self._head_entries_of(item.artifact, head.index) for entry in taken)
-            return Snapshot.of(taken).id in self._newest_units(item.artifact)
+            return Snapshot.of(taken).id in self._known_units(item.artifact)
         except LabsyncError:
             return False
 
@@ -233,11 +237,14 @@ class _Turn:
             known = self._head_entries[artifact] = frozenset(self._lab.view.index(index_id).snapshot)
         return known
 
-    def _newest_units(self, artifact: ArtifactName) -> set[str]:
-        """Return the newest snapshots of checkpoints, as many as may have been pushed just now."""
-        most = 1 + sum(item.artifact == artifact for item in self._chosen.values())
-        newest = itertools.islice(self._lab.view.history(artifact), most)
-        return {index.snapshot.id for _, index in newest}
+    def _known_units(self, artifact: ArtifactName) -> set[str]:
+        """Return the snapshots of checkpoints that the mirror has, as of the last push."""
+        known = self._units.get(artifact)
+        if known is None:
+            known = self._units[artifact] = {
+                index.snapshot.id for _, index in self._lab.view.history(artifact)
+            }
+        return known
 
     def _note(self, item: Watched, reason: str) -> None:
         self._reasons[item.key] = replace(item.judgement, verdict="waiting", reason=reason)
