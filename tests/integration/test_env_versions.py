@@ -113,6 +113,7 @@ def test_damage_is_found_named_and_repaired_package_by_package(
     site = prefix / f"lib/python{MINOR}/site-packages"
     (site / "tiny.py").write_bytes(b"VERSION = 'wrong'\n")  # in place: the cache shares the bytes
     (prefix / "bin" / "python3").unlink()
+    (prefix / "bin" / "python3").symlink_to("python")  # another link than the package's
     (site / "wheeled.py").write_bytes(b"broken")
     (site / "extra" / "__init__.py").unlink()
     (site / "labsync" / "errors.py").write_bytes(b"")

@@ -195,3 +195,13 @@ def test_a_servant_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_servant_that_does_not_exist_is_named() -> None:
     with pytest.raises(NotFoundError, match="`no-such-program` was not found"):
         process.Servant(["no-such-program"], env={}, patience=1.0)
+
+
+def test_a_kept_descriptor_is_held_by_the_child_as_well(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as held:
+        code = f"import os; os.fstat({held.fileno()})"
+        assert process.run(_python(code), keep=[held.fileno()]).returncode == 0
+        assert process.run(_python(code)).returncode == 1
+        servant = process.Servant(_python(code), env=os.environ, patience=10, keep=[held.fileno()])
+        assert servant.line() == b""
+        assert servant.end().returncode == 0
