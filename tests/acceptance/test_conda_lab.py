@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from tests.fakes.channel_server import ChannelServer
 from tests.fakes.conda_lab import conda_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.fakes.box import Box, Run
     from tests.fakes.channel import Channel
@@ -70,7 +71,9 @@ def test_the_lock_fits_the_spec_until_the_spec_changes(booted: Booted) -> None:
     path.write_text(before)
 
 
-def test_a_kernel_of_it_runs_code(booted: Booted) -> None:
+@contextlib.contextmanager
+def started(booted: Booted) -> Iterator[Callable[[str, str], str]]:
+    """Start the registered kernel as Jupyter does; gives what runs code and evaluates an expression."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
 
@@ -79,17 +82,26 @@ def test_a_kernel_of_it_runs_code(booted: Booted) -> None:
     manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()
+
+    def run(code: str, expression: str) -> str:
+        asked = {"value": expression}
+        reply = client.execute(code, user_expressions=asked, reply=True, timeout=60)
+        value: str = reply["content"]["user_expressions"]["value"]["data"]["text/plain"]
+        return value
+
     try:
         client.wait_for_ready(timeout=60)
-        code = "import tiny, shutil"
-        asked = {"sum": "1 + 1", "python": "shutil.which('python')", "tiny": "tiny.VERSION"}
-        reply = client.execute(code, user_expressions=asked, reply=True, timeout=60)
-        values = reply["content"]["user_expressions"]
+        yield run
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    found = {name: value["data"]["text/plain"] for name, value in values.items()}
-    assert found == {"sum": "2", "python": f"'{booted.prefix}/bin/python'", "tiny": "'1.5'"}
+
+
+def test_a_kernel_of_it_runs_code(booted: Booted) -> None:
+    with started(booted) as run:
+        assert run("", "1 + 1") == "2"
+        assert run("import tiny", "tiny.VERSION") == "'1.5'"
+        assert run("import shutil", "shutil.which('python')") == f"'{booted.prefix}/bin/python'"
 
 
 def test_the_environment_is_a_python_for_everybody(booted: Booted) -> None:
@@ -115,8 +127,12 @@ def test_a_package_is_added_rolled_back_and_removed(booted: Booted) -> None:
     spec, lock = box.read("envs/lab.yaml"), box.read("envs/lab.lock.yaml")
     planned = box.labsync("env", "add", "needs-tiny", "--dry-run")
     assert (planned.code, box.read("envs/lab.yaml")) == (0, spec)
-    added = box.labsync("env", "add", "needs-tiny")
-    assert added.code == 0, added.messages
+    with started(booted) as old:
+        added = box.labsync("env", "add", "needs-tiny")
+        assert added.code == 0, added.messages
+        with started(booted) as new:
+            assert new("import needs_tiny", "needs_tiny.VERSION") == "'1.0'"
+        assert old("import wave, tiny", "tiny.VERSION") == "'1.5'", "the old kernel keeps its files"
     assert added.report["environment"]["state"] == "built"
     assert added.report["kernel"]["state"] == "proven"
     assert kernel_prefix(booted) == added.report["environment"]["prefix"] != str(booted.prefix)

@@ -27,9 +27,11 @@ def spec_text(channel: str, *lines: str, target: str = "{}", pip: tuple[str, ...
     return f"name: lab\nchannels: [{json.dumps(channel)}]\ntarget: {target}\ndependencies:\n{listed}{wheels}"
 
 
-def make_lock(root: Path, channel: str, *lines: str, target: str = "{}") -> EnvironmentLock:
+def make_lock(
+    root: Path, channel: str, *lines: str, target: str = "{}", offline: bool = False
+) -> EnvironmentLock:
     spec = parse_spec(spec_text(channel, *lines, target=target), "envs/lab.yaml", "conda")
-    return lock_conda(spec, Tools(root / "lock-home", root / "lock.log"))
+    return lock_conda(spec, Tools(root / "lock-home", root / "lock.log", offline))
 
 
 def request(root: Path, lock: EnvironmentLock, name: str = "lab", **more: Any) -> EnvironmentRequest:

@@ -220,6 +220,11 @@ def test_a_path_too_long_for_binaries_is_refused(fast_path: Path, lock: Environm
 def test_offline_nothing_is_asked_of_the_network(fast_path: Path, server: ChannelServer) -> None:
     served = make_lock(fast_path, server.url, f"python={MINOR}", "tiny<2")
     server.requests.clear()
+    with pytest.raises(EnvironmentFailedError, match="could not choose") as unknown:
+        make_lock(fast_path / "another", server.url, f"python={MINOR}", offline=True)
+    assert "--offline" in unknown.value.hint
+    again = make_lock(fast_path, server.url, f"python={MINOR}", "tiny<2", offline=True)
+    assert again == served
     with pytest.raises(EnvironmentFailedError, match="could not install") as caught:
         build_environment(request(fast_path, served, offline=True), ignore)
     assert "--offline" in caught.value.hint

@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +84,32 @@ def test_killed_at_ten_moments_the_next_build_converges_and_the_old_environment_
     assert [p.name for p in (home_of(box) / "pkgs" / "conda").glob(".*") if p.is_dir()] == []
     envs = home_of(box) / "envs"
     assert {p.name for p in envs.glob("lab*")} == {"lab", Path(old).name, os.readlink(envs / "lab")}
+
+
+def children(process_id: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+def test_a_killed_labsync_takes_its_worker_along(server: ChannelServer, fast_path: Path) -> None:
+    box = conda_box(fast_path, server.url, PYTHON, "tiny<2")
+    assert box.labsync("env", "lock").code == 0
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(data: bytes) -> bytes:
+        asked.set()
+        go_on.wait(60)
+        return data
+
+    server.faults["python-3"] = [wait]
+    with start(box, "env", "build") as running:
+        assert asked.wait(60)
+        (worker,) = children(running.pid)
+        ended = os.pidfd_open(worker)
+        running.kill()
+    gone = select.poll()
+    gone.register(ended, select.POLLIN)
+    assert gone.poll(30_000), "the worker outlives labsync"
+    go_on.set()
 
 
 def test_three_builds_at_once_make_one_environment(server: ChannelServer, fast_path: Path) -> None:

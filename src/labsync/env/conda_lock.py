@@ -14,6 +14,8 @@ from labsync.env.lock_text import write_env_lock
 from labsync.env.rattler_client import ask
 from labsync.env.resolve import PYPI, PackageIndexes, Target, resolve_pip
 from labsync.errors import InvalidError
+from labsync.events import Note
+from labsync.secrets import find_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ _OPENCV = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+_TOKEN = re.compile(r"/t/[^/]+/")  # as conda writes a channel's token into its address
 _PIP_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc)[0-9]+)?(?:\.post[0-9]+)?")
 
 
@@ -67,6 +70,8 @@ def lock_conda(
     """
     platform = current_platform()
     target = virtual_packages(platform, dict(spec.target))
+    gpu = f" and CUDA {target['__cuda']}" if "__cuda" in target else ""
+    tools.observe(Note(f"choosing packages from {', '.join(spec.channels)} for {platform}{gpu}"))
     packages = _solve(spec, platform, target, tools, held)
     python = next((one.version for one in packages if one.name == "python"), "")
     wheels: Sequence[LockedPackage] = ()
@@ -114,6 +119,12 @@ def _package(row: Mapping[str, object], spec: EnvironmentFile) -> LockedPackage:
     depends = row["depends"]
     assert isinstance(depends, list)
     pairs = dict(sorted(_dependency(str(one)) for one in depends))
+    if find_secrets(str(row["url"])) or _TOKEN.search(str(row["url"])):
+        raise InvalidError(
+            f"the URL of `{row['name']}` holds a password or token, and the lock is kept in git",
+            path=spec.path,
+            hint="take it from a channel that needs none, or from a mirror of it",
+        )
     if not row["sha256"] or not row["md5"]:
         raise InvalidError(
             f"the channel tells no SHA-256 of `{row['name']}`, so its bytes could not be checked",

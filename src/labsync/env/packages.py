@@ -40,7 +40,8 @@ def package_path(package: LockedPackage) -> str:
 def library_folders(request: EnvironmentRequest, library: Library) -> tuple[str, str]:
     """Return where a library's wheel lies: one for every Python, or one for this very environment."""
     packages = request.lock.packages if request.lock else ()
-    decisive = [request.python.minor, sorted([one.name, one.version, one.sha256] for one in packages)]
+    python = (request.lock.python if request.lock else "") or request.python.minor
+    decisive = [python, sorted([one.name, one.version, one.sha256] for one in packages)]
     key = sha256_bytes(json.dumps(decisive).encode())[:12]
     base = f"libraries/{library.name}/{library.commit}"
     return f"{base}/{ANY}", f"{base}/{key}"

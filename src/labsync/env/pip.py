@@ -8,6 +8,7 @@ from labsync import atomic
 from labsync.env.lock import normal_name
 from labsync.env.packages import WHEELS, package_path
 from labsync.env.record import damaged_files, dist_infos
+from labsync.events import Note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ def install_wheels(
 
     Those that lie in the folder (see `env.packages`) are taken from there.
     """
+    size = sum(package.size for package in packages) / 2**20
+    tools.observe(Note(f"installing {len(packages)} wheels" + (f", {size:,.0f} MiB" if size >= 1 else "")))
     _install(packages, prefix, tools, "install the locked packages", folder=folder)
     if damaged := _damaged(packages, prefix):
         # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.

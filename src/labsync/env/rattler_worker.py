@@ -182,7 +182,7 @@ def _solve(task: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Choose packages for the machine that the task describes; what `locked` names stays where it can."""
     from rattler import Gateway, SourceConfig, solve
 
-    config = SourceConfig(cache_action="use-cache-only" if task["offline"] else "cache-or-fetch")
+    config = SourceConfig(cache_action="force-cache-only" if task["offline"] else "cache-or-fetch")
     gateway = Gateway(cache_dir=Path(str(task["cache"])), default_config=config, client=_client(task))
     held = _locked_records(Path(str(task["locked"]))) if task["locked"] else []
     free = set(_strings(task["free"]))

@@ -168,6 +168,10 @@ def _kernel(lab: Lab) -> Check | None:
 
 
 def _gpu(lab: Lab) -> Check:  # noqa: ARG001  one signature for all looks
+    from labsync.env.machine import cuda_version
+
+    if cuda := cuda_version():
+        return Check("gpu", "ok", f"an NVIDIA driver for CUDA {cuda}")
     if Path("/proc/driver/nvidia/version").exists():
         return Check("gpu", "ok", "an NVIDIA driver is loaded")
     return Check("gpu", "warning", "none here", "smoke tests of models stay pending unless `--device cpu`")
