@@ -107,6 +107,11 @@ def test_a_new_box_is_restored_from_the_mirror_with_every_channel_down(
     assert json.loads(evaluate(prefix, code))["vcs_info"]["vcs"] == "git"
     assert not list((second.root / ".labsync" / "packages").glob("*"))
     assert second.labsync("env", "build").report["environment"]["state"] == "reused"
+    module = Path(prefix, f"lib/python{MINOR}/site-packages/tiny.py")
+    module.write_bytes(b"broken, and in the cache as well")
+    repaired = second.labsync("verify", "--repair")
+    assert repaired.code == 0, repaired.messages
+    assert evaluate(prefix, "import tiny; print(tiny.VERSION)") == "1.5"
 
 
 def test_two_versions_share_what_they_have_in_common(world: World) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from labsync import process
 from labsync.env.base import EnvironmentRequest
 from labsync.env.conda_lock import lock_conda
+from labsync.env.repair import repair_environment, verify_environment
 from labsync.env.spec import parse_spec
 from labsync.env.tools import Tools
+from labsync.events import ignore
 from tests.fakes.box import Box
 from tests.fakes.channel import MINOR
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from labsync.env.lock import EnvironmentLock
+    from labsync.report import Built
 
 BASE = (f"python={MINOR}", "ipykernel", "tiny<2")
 
@@ -43,6 +46,12 @@ def request(root: Path, lock: EnvironmentLock, name: str = "lab", **more: Any) -
         conda_envs=root / "user" / ".conda" / "envs",
         **{"imports": ("tiny",), **more},
     )
+
+
+def repaired(asked: EnvironmentRequest) -> Built:
+    """Find what is damaged and put it right."""
+    _, damage = verify_environment(asked.envs_dir, asked.name)
+    return repair_environment(asked, damage, ignore)
 
 
 def evaluate(prefix: str | Path, code: str) -> str:

@@ -18,12 +18,12 @@ import pytest
 
 from labsync import process
 from labsync.env.build import build_environment
-from labsync.env.repair import repair_environment, verify_environment
+from labsync.env.repair import verify_environment
 from labsync.errors import DiskError
 from labsync.events import ignore
 from tests.fakes.channel import MINOR
 from tests.fakes.channel_server import ChannelServer
-from tests.fakes.conda_lab import conda_box, evaluate, make_lock, request
+from tests.fakes.conda_lab import conda_box, evaluate, make_lock, repaired, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,5 +177,5 @@ def test_a_record_that_a_full_disk_has_emptied_is_repaired(channel: Channel, fas
     record.write_bytes(b"")
     state, damage = verify_environment(asked.envs_dir, "lab")
     assert (state.state, damage.conda) == ("damaged", {"tiny": (record,)})
-    assert repair_environment(asked, ignore).state == "repaired"
+    assert repaired(asked).state == "repaired"
     assert json.loads(record.read_bytes())["name"] == "tiny"

@@ -19,7 +19,7 @@ from labsync.env.build import build_environment
 from labsync.env.conda_lock import Held, lock_conda
 from labsync.env.lock import LockedPackage, parse_env_lock, read_env_lock
 from labsync.env.lock_text import format_env_lock, write_env_lock
-from labsync.env.repair import repair_environment, verify_environment
+from labsync.env.repair import verify_environment
 from labsync.env.resolve import PackageIndexes
 from labsync.env.spec import parse_spec
 from labsync.env.stamp import installed_by_hand
@@ -28,7 +28,7 @@ from labsync.env.versions import previous, roll_back
 from labsync.errors import EnvironmentFailedError, IntegrityError, NotFoundError
 from labsync.events import ignore
 from tests.fakes.channel import MINOR, module
-from tests.fakes.conda_lab import evaluate, make_lock, request, spec_text
+from tests.fakes.conda_lab import evaluate, make_lock, repaired, request, spec_text
 from tests.fakes.wheels import make_library, make_wheel
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ def test_damage_is_found_named_and_repaired_package_by_package(
     assert damage.conda.keys() == {"python", "tiny"}
     assert damage.pip.keys() == {"wheeled", "extra", "labsync"}
     assert "5 files damaged or missing" in state.reason
-    repaired = repair_environment(replace(asked, lock=lock), ignore)
-    assert (repaired.state, repaired.prefix) == ("repaired", str(prefix))
+    done = repaired(replace(asked, lock=lock))
+    assert (done.state, done.prefix) == ("repaired", str(prefix))
     assert evaluate(prefix, "import tiny, wheeled, extra, labsync; print(tiny.VERSION)") == "1.5"
     assert verify_environment(asked.envs_dir, "lab")[0].state == "ok"
-    assert repair_environment(replace(asked, lock=lock), ignore).state == "ok"
+    assert repaired(replace(asked, lock=lock)).state == "ok"
 
 
 def test_what_somebody_installs_by_hand_is_named_and_not_repaired(
@@ -144,7 +144,7 @@ def test_what_somebody_installs_by_hand_is_named_and_not_repaired(
     assert installed_by_hand(prefix) == ("by-hand 1.0", "tiny 9.0")
     (prefix / f"lib/python{MINOR}/site-packages/by_hand.py").unlink()
     with pytest.raises(IntegrityError, match="`by-hand`"):
-        repair_environment(asked, ignore)
+        repaired(asked)
     assert evaluate(prefix, "import tiny; print(tiny.VERSION)") == "1.5"
 
 

@@ -47,8 +47,9 @@ class CondaManager:
     def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
         """Link the damaged packages anew from a cache that is hashed first, then install the wheels."""
         if damage.conda and request.lock:
-            install_packages(request.lock, prefix, tools, reinstall=tuple(damage.conda))
-        repair_wheels(request.lock, prefix, damage, tools)
+            files = local_files(request, request.lock.packages)
+            install_packages(request.lock, prefix, tools, files=files, reinstall=tuple(damage.conda))
+        repair_wheels(request, prefix, damage, tools)
 
     def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:
         """Return what `conda activate` sets, the environment's own scripts included."""

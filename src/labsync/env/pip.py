@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from labsync.env.lock import EnvironmentLock, LockedPackage
+    from labsync.env.base import EnvironmentRequest
+    from labsync.env.lock import LockedPackage
     from labsync.env.tools import Tools
     from labsync.env.verify import Damage
 
@@ -31,18 +32,22 @@ def install_wheels(
     _install(packages, prefix, tools, "install the locked packages", folder=folder)
     if damaged := _damaged(packages, prefix):
         # uv trusts its cache, and a file edited in an older environment is the cache's own: both are links.
-        _install_again([one for one in packages if normal_name(one.name) in damaged], prefix, tools)
+        again = [one for one in packages if normal_name(one.name) in damaged]
+        _install_again(again, prefix, tools, folder)
 
 
-def repair_wheels(lock: EnvironmentLock | None, prefix: Path, damage: Damage, tools: Tools) -> None:
+def repair_wheels(request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
     """Install the damaged wheels of the lock anew, past a cache that may share the damage."""
-    wheels = [one for one in lock.of("pip") if normal_name(one.name) in damage.pip] if lock else []
-    if wheels:
-        _install_again(wheels, prefix, tools)
+    locked = request.lock.of("pip") if request.lock else ()
+    if wheels := [one for one in locked if normal_name(one.name) in damage.pip]:
+        _install_again(wheels, prefix, tools, request.packages)
 
 
-def _install_again(packages: Sequence[LockedPackage], prefix: Path, tools: Tools) -> None:
-    _install(packages, prefix, tools, "install the locked packages again", "--reinstall", "--no-cache")
+def _install_again(
+    packages: Sequence[LockedPackage], prefix: Path, tools: Tools, folder: Path | None
+) -> None:
+    doing = "install the locked packages again"
+    _install(packages, prefix, tools, doing, "--reinstall", "--no-cache", folder=folder)
     if damaged := _damaged(packages, prefix):
         raise tools.failed(f"installed packages are damaged: {', '.join(damaged[:5])}")
 

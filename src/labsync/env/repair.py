@@ -20,7 +20,19 @@ from labsync.report import Built
 
 if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest
+    from labsync.env.lock import LockedPackage
     from labsync.events import Observer
+
+
+def damaged_packages(request: EnvironmentRequest, damage: Damage) -> tuple[LockedPackage, ...]:
+    """Return the locked packages that have to be brought again."""
+    packages = request.lock.packages if request.lock else ()
+    names = {"conda": set(damage.conda), "pip": set(damage.pip)}
+    return tuple(
+        one
+        for one in packages
+        if (normal_name(one.name) if one.manager == "pip" else one.name) in names[one.manager]
+    )
 
 
 def verify_environment(envs: Path, name: str) -> tuple[Built, Damage]:
@@ -32,15 +44,15 @@ def verify_environment(envs: Path, name: str) -> tuple[Built, Damage]:
     return Built(name, str(prefix), "damaged" if damage else "ok", str(damage) if damage else ""), damage
 
 
-def repair_environment(request: EnvironmentRequest, observer: Observer) -> Built:
-    """Build a missing or stale environment; of one that stands install anew what is damaged.
+def repair_environment(request: EnvironmentRequest, damage: Damage, observer: Observer) -> Built:
+    """Install anew what was found damaged; an environment that is missing or stale is built.
 
     `repaired`, or `ok` where nothing was wrong. Raises IntegrityError (5) when something cannot be put
     right because labsync did not install it, and as `build_environment`.
     """
-    if environment_state(request).state != "ok":
+    state = environment_state(request)
+    if state.state != "ok":
         return build_environment(request, observer)
-    state, damage = verify_environment(request.envs_dir, request.name)
     if not damage:
         return state
     prefix = Path(state.prefix)

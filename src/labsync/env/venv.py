@@ -43,7 +43,7 @@ class VenvManager:
 
     def repair(self, request: EnvironmentRequest, prefix: Path, damage: Damage, tools: Tools) -> None:
         """Install the damaged wheels anew."""
-        repair_wheels(request.lock, prefix, damage, tools)
+        repair_wheels(request, prefix, damage, tools)
 
     def variables(self, request: EnvironmentRequest, prefix: Path, tools: Tools) -> Mapping[str, str]:  # noqa: ARG002
         """Return what `activate` of a virtual environment sets."""

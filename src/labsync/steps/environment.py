@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
 from labsync.errors import IntegrityError, InvalidError, LabsyncError, NotFoundError
-from labsync.events import Note
+from labsync.events import Note, StageStarted
 from labsync.report import NOTHING_MOVED, Built, ErrorReport
 from labsync.settings import home_dir
 from labsync.steps.env_lock import spec_file, wanted_environment
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from labsync.env.base import EnvironmentRequest, Library
     from labsync.env.kernel import KernelRequest
     from labsync.env.lock import EnvironmentLock
+    from labsync.env.verify import Damage
     from labsync.manifest.model import Artifact, EnvironmentSpec
     from labsync.report import Transferred
     from labsync.steps.lab import Lab
@@ -105,19 +106,33 @@ def rolled_back(lab: Lab) -> Built:
 
 def verified_environment(lab: Lab, *, repair: bool) -> tuple[Built, tuple[ErrorReport, ...]]:
     """Read every file of the environment again; with `repair` put right what is wrong, or build it."""
-    from labsync.env.repair import repair_environment, verify_environment
+    from labsync.env.repair import verify_environment
 
     spec = wanted_environment(lab)
+    lab.observe(StageStarted("verify", f"every file of the environment {spec.name}"))
     try:
-        if repair and not lab.options.dry_run:
-            return repair_environment(environment_request(lab), lab.observe), ()
         found, damage = verify_environment(home_dir(lab.options.env) / "envs", spec.name)
+        if repair and not lab.options.dry_run:
+            return _repaired(lab, damage), ()
     except LabsyncError as error:
         return failed_environment(lab), (ErrorReport.of(error),)
     if not damage:
         return found, ()
     what = f"the environment `{spec.name}` is damaged: {damage}"
     return found, (ErrorReport.of(IntegrityError(what, hint="`labsync verify --repair` puts it right")),)
+
+
+def _repaired(lab: Lab, damage: Damage) -> Built:
+    """Put right what is damaged, from the mirror's archive where it has one."""
+    from labsync.env.repair import damaged_packages, repair_environment
+    from labsync.steps.env_archive import EnvironmentArchive
+
+    request = environment_request(lab)
+    archive = EnvironmentArchive(lab, request)
+    if not damage or lab.reach_mirror() or not archive.is_mirrored:
+        return repair_environment(request, damage, lab.observe)
+    with archive.fetched(archive.holds(damaged_packages(request, damage))) as folder:
+        return repair_environment(replace(request, packages=folder), damage, lab.observe)
 
 
 def standing_environment(lab: Lab) -> Built | None:
