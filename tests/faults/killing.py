@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.faults.scenes import Scene, Stage
 
 
-SAMPLE = 3
+SAMPLE = 4
 
 
 class Prepared:
@@ -67,7 +67,7 @@ class Prepared:
 
 
 def kills_of(steps: list[str], *, everything: bool) -> list[Kill]:
-    """Return a kill in front of each step, torn ones for writes besides; else of every third name's first."""
+    """Return a kill in front of each step, torn ones for writes besides; else of every fourth name's first."""
     counts: Counter[str] = Counter()
     kills = []
     for name in steps:
