@@ -126,13 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Listener(ThreadingHTTPServer):
+class Listener(ThreadingHTTPServer):
+    """Listens on loopback, and can end the connections that are open."""
+
     daemon_threads = True
 
-    def __init__(self, owner: FaultyServer) -> None:
-        self.owner = owner
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         self.sockets: list[socket.socket] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), handler)
 
     def get_request(self) -> tuple[socket.socket, object]:
         connection, address = super().get_request()
@@ -141,6 +142,20 @@ class _Listener(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # clients that go away are part of the tests
+
+    def stop(self) -> None:
+        """Stop answering, also on connections that are open."""
+        self.shutdown()
+        self.server_close()
+        for connection in self.sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Listener(Listener):
+    def __init__(self, owner: FaultyServer) -> None:
+        self.owner = owner
+        super().__init__(_Handler)
 
 
 class FaultyServer:
@@ -170,11 +185,7 @@ class FaultyServer:
         if self._closing.is_set():
             return
         self._closing.set()
-        self._listener.shutdown()
-        self._listener.server_close()
-        for connection in self._listener.sockets:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._listener.stop()
 
     def fault(self, fault: Fault) -> None:
         """Let matching requests fail; the fault added last is asked first."""

@@ -67,7 +67,7 @@ class Prepared:
 
 
 def kills_of(steps: list[str], *, everything: bool) -> list[Kill]:
-    """Return a kill in front of each step, torn ones for writes besides; else of every fourth name's first."""
+    """Return a kill in front of each step, and torn ones of writes; else of every fourth name's first."""
     counts: Counter[str] = Counter()
     kills = []
     for name in steps:

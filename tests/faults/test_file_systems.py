@@ -67,6 +67,13 @@ def _lab(tmp_path: Path, disk: Path, files: dict[str, bytes]) -> Box:
     return box
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of its own, 64 MiB large."""
+    with mounted(tmp_path / "disk", "size=64m,nr_inodes=6000"):
+        yield tmp_path / "disk"
+
+
 def _ends_whole(box: Box, files: dict[str, bytes], mirror: Path) -> None:
     again = box.labsync("pull", "frames")
     assert again.code == 0, again.messages
@@ -79,72 +86,64 @@ def _ends_whole(box: Box, files: dict[str, bytes], mirror: Path) -> None:
 @pytest.mark.fault(17, 20)
 @pytest.mark.parametrize("files", [MANY, {"large.bin": os.urandom(6 * MIB)}], ids=["many", "large"])
 def test_a_disk_that_another_program_fills_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
+    tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
-    disk = tmp_path / "disk"
-    with mounted(disk, "size=64m"):
-        box = _lab(tmp_path, disk, files)
-        remount(disk, "size=2m")
-        with monkeypatch.context() as patch:  # there was room when it looked
-            patch.setattr("labsync.steps.carry.ensure_room", lambda lab, tasks: None)
-            full = box.labsync("pull", "frames")
-        assert full.code == 9, full.messages
-        assert any(said in full.messages for said in ("no space left", "is full", "does not fit"))
-        assert "labsync du" in full.messages
-        assert_whole(box.root / "frames", files)
-        assert_sound(tmp_path / "mirror")
-        assert [part for part in parts(box) if part.name.count(".") == 2] == []  # what cannot be continued
-        remount(disk, "size=64m")
-        _ends_whole(box, files, tmp_path / "mirror")
+    box = _lab(tmp_path, disk, files)
+    remount(disk, "size=2m")
+    with monkeypatch.context() as patch:  # there was room when it looked
+        patch.setattr("labsync.steps.carry.ensure_room", lambda lab, tasks: None)
+        full = box.labsync("pull", "frames")
+    assert full.code == 9, full.messages
+    assert any(said in full.messages for said in ("no space left", "is full", "does not fit"))
+    assert "labsync du" in full.messages
+    assert_whole(box.root / "frames", files)
+    assert_sound(tmp_path / "mirror")
+    assert [part for part in parts(box) if part.name.count(".") == 2] == []  # what cannot be continued
+    remount(disk, "size=64m")
+    _ends_whole(box, files, tmp_path / "mirror")
 
 
 @needs_root
 @pytest.mark.fault(19)
-def test_a_plan_that_does_not_fit_moves_no_byte(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with mounted(disk, "size=64m"):
-        box = _lab(tmp_path, disk, MANY)
-        remount(disk, "size=2m")
-        refused = box.labsync("pull", "frames")
-        assert refused.code == 9
-        assert "only" in refused.messages
-        assert not any(refused.transferred.values())
-        assert not (box.root / "frames").exists()
+def test_a_plan_that_does_not_fit_moves_no_byte(tmp_path: Path, disk: Path) -> None:
+    box = _lab(tmp_path, disk, MANY)
+    remount(disk, "size=2m")
+    refused = box.labsync("pull", "frames")
+    assert refused.code == 9
+    assert "only" in refused.messages
+    assert not any(refused.transferred.values())
+    assert not (box.root / "frames").exists()
 
 
 @needs_root
 @pytest.mark.fault(30)
-def test_a_disk_without_inodes_is_named_as_such(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with mounted(disk, "size=64m,nr_inodes=6000"):
-        box = _lab(tmp_path, disk, MANY)
-        found = os.statvfs(disk)
-        remount(disk, f"nr_inodes={found.f_files - found.f_ffree + 60}")
-        full = box.labsync("pull", "frames")
-        assert full.code == 9
-        assert "inodes" in full.messages
-        assert_whole(box.root / "frames", MANY)
-        remount(disk, "nr_inodes=6000")
-        _ends_whole(box, MANY, tmp_path / "mirror")
+def test_a_disk_without_inodes_is_named_as_such(tmp_path: Path, disk: Path) -> None:
+    box = _lab(tmp_path, disk, MANY)
+    found = os.statvfs(disk)
+    remount(disk, f"nr_inodes={found.f_files - found.f_ffree + 60}")
+    full = box.labsync("pull", "frames")
+    assert full.code == 9
+    assert "inodes" in full.messages
+    assert_whole(box.root / "frames", MANY)
+    remount(disk, "nr_inodes=6000")
+    _ends_whole(box, MANY, tmp_path / "mirror")
 
 
 @needs_root
 @pytest.mark.fault(22)
-def test_a_read_only_disk_is_named_and_read(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    with mounted(disk, "size=64m"):
-        box = _lab(tmp_path, disk, MANY)
-        before = sorted(disk.rglob("*"))
-        remount(disk, "ro")
-        refused = box.labsync("pull", "frames")
-        assert refused.code == 9
-        assert "Read-only" in refused.messages
-        assert str(disk) in refused.messages
-        assert sorted(disk.rglob("*")) == before
-        assert box.labsync("status", "frames").artifacts["datasets/frames"]["disk"] == "missing"
-        assert not (tmp_path / "mirror/datasets").exists()
-        remount(disk, "rw")
-        _ends_whole(box, MANY, tmp_path / "mirror")
+def test_a_read_only_disk_is_named_and_read(tmp_path: Path, disk: Path) -> None:
+    box = _lab(tmp_path, disk, MANY)
+    before = sorted(disk.rglob("*"))
+    remount(disk, "ro")
+    refused = box.labsync("pull", "frames")
+    assert refused.code == 9
+    assert "Read-only" in refused.messages
+    assert str(disk) in refused.messages
+    assert sorted(disk.rglob("*")) == before
+    assert box.labsync("status", "frames").artifacts["datasets/frames"]["disk"] == "missing"
+    assert not (tmp_path / "mirror/datasets").exists()
+    remount(disk, "rw")
+    _ends_whole(box, MANY, tmp_path / "mirror")
 
 
 @needs_root

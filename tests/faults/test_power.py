@@ -117,8 +117,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(fast_folder: Path, clean_environment: Path) -> Iterator[Bench]:
-    root = fast_folder / "power" / "disk"
+def bench(fast_disk: Path, clean_environment: Path) -> Iterator[Bench]:
+    root = fast_disk / "power" / "disk"
     shutil.rmtree(root.parent, ignore_errors=True)
     (root / "lab").mkdir(parents=True)
     with simulated() as running:

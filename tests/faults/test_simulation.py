@@ -35,16 +35,16 @@ def _kept() -> list[int]:
 
 @pytest.mark.fault(2, 3, 4, 17, 18, 23, 24, 42, 43, 49, 50, 58, 65, 66)
 @pytest.mark.parametrize("seed", _kept())
-def test_what_broke_once(fast_folder: Path, running: Running, seed: int) -> None:
-    simulate(seed, fast_folder / "world", running)
+def test_what_broke_once(fast_disk: Path, running: Running, seed: int) -> None:
+    simulate(seed, fast_disk / "world", running)
 
 
 @pytest.mark.fault(2, 3, 4, 17, 18, 23, 24, 42, 43, 49, 50, 58, 65, 66)
 @pytest.mark.parametrize("first", CHUNKS)
-def test_seeds(fast_folder: Path, running: Running, first: int) -> None:
+def test_seeds(fast_disk: Path, running: Running, first: int) -> None:
     for seed in range(first, first + CHUNK):
         try:
-            simulate(seed, fast_folder / "world", running)
+            simulate(seed, fast_disk / "world", running)
         except BrokenError as error:
             if ALL:
                 with KEPT.open("a", encoding="utf-8") as file:

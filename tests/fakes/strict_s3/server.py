@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
+from tests.fakes.http_faults import Listener
 from tests.fakes.s3 import Server
 from tests.fakes.strict_s3.request import Request, Response
 from tests.fakes.strict_s3.service import Service
@@ -71,21 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Listener(Listener):
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.sockets: list[socket.socket] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def get_request(self) -> tuple[socket.socket, object]:
-        connection, address = super().get_request()
-        self.sockets.append(connection)
-        return connection, address
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        pass  # clients that go away are part of the tests
+        super().__init__(_Handler)
 
 
 @contextlib.contextmanager
@@ -98,9 +87,5 @@ def strict_server(limits: Limits | None = None, manners: Manners | None = None) 
     try:
         yield StrictServer(f"http://127.0.0.1:{listener.server_port}", service)
     finally:
-        listener.shutdown()
-        listener.server_close()
+        listener.stop()
         thread.join()
-        for connection in listener.sockets:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
