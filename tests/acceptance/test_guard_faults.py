@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from labsync.disk.hashing import hash_file
 from labsync.errors import ExitCode
 from labsync.guard.loop import Order, Round
 from labsync.guard.phases import Phase
@@ -213,6 +214,25 @@ def test_rotation_in_the_middle_of_an_upload(box: Watched) -> None:
     done = box.rest_and_push()
     assert (codes(done), len(done.safe)) == ([], 1)
     assert box.restored() == {"tuned/step-1/model.pth": BIG, "tuned/step-1/state.json": b"{}"}
+
+
+@pytest.mark.fault(36)
+def test_a_checkpoint_that_gets_another_file_while_it_is_taken_waits(
+    box: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.write("tuned/step-1/model.pth", BIG)
+
+    def meanwhile(path: str, key: str) -> object:
+        box.write("tuned/step-1/optimizer.pth", BIG)
+        return hash_file(path, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("labsync.disk.pins.hash_file", meanwhile)
+        done = box.rest_and_push()
+    assert waits(done) == {"step-1": "files of it came or went while it was looked at"}
+    assert box.restored() == {}
+    box.rest_and_push()
+    assert set(box.restored()) == {"tuned/step-1/model.pth", "tuned/step-1/optimizer.pth"}
 
 
 @pytest.mark.fault(36)

@@ -511,4 +511,147 @@ ORDER = (
     ),
 )
 
-MUTATIONS = (*FSYNC, *DIGESTS, *CONDITIONS, *FINGERPRINTS, *ROOM, *ORDER)
+GUARD = (
+    _m(
+        "G-a",
+        "files held fast while they are sent",
+        "disk/pins.py",
+        (
+            '            if wish.manner == "link" and _link(original, pin):\n                held = _is(wish, pin.lstat())',
+            '            if wish.manner == "link":\n                pin.symlink_to(original)\n                held = True',
+        ),
+        "tests/integration/test_pins.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-b",
+        "what was hashed is what was seen",
+        "disk/pins.py",
+        (
+            "                if observed is None or not self._is_as_wished(path, observed):",
+            "                if observed is None:",
+        ),
+        "tests/integration/test_pins.py",
+    ),
+    _m(
+        "G-c",
+        "a file that grows is proven to",
+        "disk/pins.py",
+        ("            if sample(pin, wish.size) != wish.sample:", "            if False:"),
+        "tests/integration/test_pins.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-d",
+        "the beginning that the mirror has of a file that grows",
+        "disk/pins.py",
+        (
+            "            if wish.before and _digest(pin, wish.before[0]) != wish.before[1]:",
+            "            if False:",
+        ),
+        "tests/integration/test_pins.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-e",
+        "the rest of a file before it is pushed",
+        "guard/settled.py",
+        ("    if pid is None and age >= rest:", "    if pid is None:"),
+        "tests/unit/test_settled.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-f",
+        "the rule of a checkpoint",
+        "guard/settled.py",
+        ("    if unit.finished is False:", "    if False:"),
+        "tests/unit/test_settled.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-g",
+        "the end of a format",
+        "guard/settled.py",
+        ('    if any(view.wholeness(path) == "broken" for path in unit.members):', "    if False:"),
+        "tests/unit/test_settled.py",
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-h",
+        "a checkpoint that rotation has begun on",
+        "steps/guarding.py",
+        ("        if item.is_unit and not is_still(home, item):", "        if False:"),
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-i",
+        "a copy of what is written again in place",
+        "steps/guarding.py",
+        ("                self._watch(item).rewritten |= again", "                pass"),
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-j",
+        "the head never goes back",
+        "steps/watching.py",
+        ("        if item.changed < self._newest_pushed:", "        if False:"),
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-k",
+        "the stop of a push at the end",
+        "guard/loop.py",
+        ("        with self.clock.alarm(lambda: self.ending.stop_at, stop.set):", "        if True:"),
+        "tests/unit/test_guard_loop.py",
+    ),
+    _m(
+        "G-l",
+        "only what arrives is begun",
+        "guard/admission.py",
+        ("        if candidate.size <= budget:", "        if True:"),
+        "tests/unit/test_guard_phases.py",
+    ),
+    _m(
+        "G-m",
+        "a claim only of what arrived",
+        "steps/guarding.py",
+        (
+            "        if len(taken) < len(item.paths) or not self._lab.has_mirror:\n            return False\n",
+            "        return True\n",
+        ),
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-n",
+        "what was being pushed from here",
+        "steps/push_units.py",
+        ("    if newest.id.encode() == lab.state.get(PUSHING, lab.memory_key(artifact)):", "    if False:"),
+        "tests/acceptance/test_guard_faults.py",
+    ),
+    _m(
+        "G-o",
+        "a guess that is over is dropped",
+        "session/deadline.py",
+        ("        if estimate.at > readings.now:", "        if True:"),
+        "tests/unit/test_deadline.py",
+    ),
+    _m(
+        "G-p",
+        "a folder that appears whole",
+        "session/atomic_folder.py",
+        (
+            "    staged.mkdir()\n    try:\n        yield staged",
+            "    staged.mkdir()\n    staged.rename(target)\n    staged.symlink_to(target)\n    try:\n        yield staged",
+        ),
+        "tests/unit/test_session.py",
+    ),
+    _m(
+        "G-q",
+        "a guard that hangs is ended",
+        "guard/daemon.py",
+        ("                self._end()\n", "                pass\n"),
+        "tests/acceptance/test_guard_process.py::test_a_mirror_that_falls_silent_does_not_hold_it_beyond_the_end",
+    ),
+)
+
+MUTATIONS = (*FSYNC, *DIGESTS, *CONDITIONS, *FINGERPRINTS, *ROOM, *ORDER, *GUARD)

@@ -18,7 +18,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from labsync.atomic import disk_errors, make_dirs, write_bytes
@@ -115,6 +117,12 @@ def tell(session: Sequence[Record], last_sign: str = "") -> Past:
         count,
         size,
     )
+
+
+def wall_text(at: float | None = None) -> str:
+    """Return a Unix time, by default now, as records write it: UTC, RFC 3339, whole seconds."""
+    moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def claims(safe: Iterable[Safe], waiting: Sequence[Waiting]) -> Record:

@@ -7,12 +7,11 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from labsync.errors import LabsyncError
 from labsync.guard.files import Heartbeat
-from labsync.guard.journal import VERSION, Journal, claims
+from labsync.guard.journal import VERSION, Journal, claims, wall_text
 from labsync.guard.loop import Round
 from labsync.guard.phases import Phase, rhythm
 from labsync.session.book import see
@@ -189,9 +188,3 @@ def _save_by(ending: Ending, done: Round) -> float:
 
 def _or_none(at: float) -> float | None:
     return at if at < UNKNOWN else None
-
-
-def wall_text(at: float | None = None) -> str:
-    """Return a Unix time, by default now, as records write it: UTC, RFC 3339, whole seconds."""
-    moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -58,7 +58,8 @@ def last_session_lines(last: LastSession) -> Iterator[str]:
     if last.safe:
         yield f"  safe: {', '.join(last.safe)}"
     if last.unsafe_files:
-        yield f"  not safe: {last.unsafe_files}, {size(last.unsafe_bytes)}"
+        noun = "file or checkpoint" if last.unsafe_files == 1 else "files and checkpoints"
+        yield f"  not safe: {last.unsafe_files} {noun}, {size(last.unsafe_bytes)}"
         yield from (f"    {escape(item)}" for item in last.unsafe)
         yield f"  continue: {last.command}"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from labsync.artifact_locks import holder
 from labsync.atomic import disk_errors, make_dirs
 from labsync.errors import ExitCode, LabsyncError, LockedError
+from labsync.events import Note
 from labsync.guard.hooks import parse_hook
 from labsync.process import Detached
 from labsync.session.book import book_path
@@ -61,6 +62,9 @@ def start_guard(lab: Lab, options: GuardOptions, argv: Sequence[str], say: Calla
         said = files.log.read_bytes()[begin:].decode("utf-8", "replace").strip()
         raise NotStartedError(said, child.ended())
     say(f"the guard runs (process {child.pid}); it says what it does in {files.log}")
+    if lab.mirror_is_embedded:
+        what = "the mirror is on this machine, too, and dies with it: name a bucket with `mirror:`"
+        lab.observe(Note(what, "warning"))
 
 
 class NotStartedError(LabsyncError):

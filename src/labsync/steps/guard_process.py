@@ -10,7 +10,8 @@ from labsync.guard.clock import BootClock
 from labsync.guard.daemon import Ticker, signals
 from labsync.guard.ending import Ending
 from labsync.guard.hooks import call_all, parse_hook
-from labsync.guard.log import Keeper, Log, wall_text
+from labsync.guard.journal import wall_text
+from labsync.guard.log import Keeper, Log
 from labsync.guard.loop import Guard
 from labsync.guard.phases import default_interval
 from labsync.guard.spot import Metadata

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from labsync.events import Note
 from labsync.guard.files import GuardFiles
-from labsync.guard.journal import Journal, tell
-from labsync.guard.log import wall_text
+from labsync.guard.journal import Journal, tell, wall_text
 from labsync.session.book import book_path, present, read_book, used
 from labsync.session.deadline import UNKNOWN, Deadline, decide
 from labsync.session.profiles import PROFILES, own_profile
