@@ -298,6 +298,7 @@ def test_a_mirror_that_falls_silent_does_not_hold_it_beyond_the_end(guarded: Gua
     [
         (["guard", "start", "--remaining", "3:12"], 2, "`3:12` is not a duration"),
         (["guard", "start", "--remaining", "0s"], 2, "`--remaining 0s` is no time at all"),
+        (["guard", "start", "--remaining", "5m", "--margin", "10m"], 2, "the margin leaves nothing"),
         (["guard", "start", "--on-drain", "kill:7"], 2, "`--on-drain kill:7` is not understood"),
         (["guard", "start", "--on-drain", "signal:NOPE:7"], 2, "is not understood"),
         (["guard", "run", "--on-drain", "file:"], 2, "is not understood"),

@@ -12,7 +12,7 @@ import pytest
 
 from labsync.disk import pins
 from labsync.disk.hashing import hash_file
-from labsync.disk.pins import PinnedHome, Wish, sample, sweep
+from labsync.disk.pins import Holder, PinnedHome, Wish, sample, sweep
 from labsync.disk.tree import TreeHome
 from labsync.manifest.model import Artifact
 from labsync.snapshot import Snapshot
@@ -46,7 +46,7 @@ class Place:
         return Wish(path, found.st_size, found.st_mtime_ns, found.st_ino, manner, seen, before)
 
     def hold(self, *wishes: Wish, spare: float = float("inf")) -> PinnedHome:
-        return PinnedHome(self.home, self.home.look(), wishes, self.state, spare)
+        return PinnedHome(self.home, self.home.look(), wishes, self.state, Holder("labsync", spare))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_rotation_takes_the_name_and_not_the_bytes(place: Place) -> None:
         entry = held.inventory(rehash=False).files["step-1/w"].entry
         assert entry.sha256 == digest(b"weights")
         assert held.source("step-1/w").read_bytes() == b"weights"
-    assert not list((place.root / ".labsync/stage/pins").iterdir())
+    assert not list((place.root / ".labsync/stage/pins/labsync").iterdir())
 
 
 def test_what_was_pushed_is_known_afterwards_and_never_read_again(
@@ -206,5 +206,7 @@ def test_what_a_killed_guard_held_is_swept(place: Place) -> None:
     held = place.hold(place.wish("w"))
     held.__enter__()
     assert target.stat().st_nlink == 2
-    sweep(place.home.stage)
+    sweep(place.home.stage, "another")
+    assert target.stat().st_nlink == 2
+    sweep(place.home.stage, "labsync")
     assert target.stat().st_nlink == 1

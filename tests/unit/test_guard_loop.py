@@ -140,6 +140,7 @@ def test_a_push_that_would_not_end_is_stopped_in_time() -> None:
     def endless(order: Order) -> Round:
         if order.push and clock.time > 1000 + 3 * HOUR:
             while not order.stop.is_set():
+                assert clock.time < 1000 + 9 * HOUR, "nobody stopped it"
                 clock.advance(10.0)
             seen.append(True)
         return Round(pushed=order.push)

@@ -64,8 +64,11 @@ def _guarded(function: Callable[..., T]) -> Callable[..., T]:
         margin: float | None,
         on_drain: tuple[str, ...],
     ) -> T:
+        from labsync.errors import UsageError
         from labsync.steps.guard_process import GuardOptions
 
+        if remaining is not None and margin is not None and margin >= remaining:
+            raise UsageError("the margin leaves nothing of the time left", hint="make `--margin` shorter")
         return function(common, GuardOptions(remaining, interval, margin, on_drain))
 
     wrapped: Callable[..., T] = wrapper

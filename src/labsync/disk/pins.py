@@ -1,7 +1,7 @@
 """Files held fast while they are sent: under a second name, so that nobody can take them away.
 
 ```
-<stage>/pins/<16 hex>/<number>    a hardlink to the file; a copy where there can be none, or must be none
+<stage>/pins/<holder>/<16 hex>/<number>   a hardlink to the file; a copy where none can or may be
 ```
 
 A link shares the bytes with the file: one that is written again in place changes under the link, and the
@@ -64,27 +64,34 @@ class Wish:
     before: tuple[int, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds files: a name that is its alone, and how many bytes its copies may take."""
+
+    name: str
+    spare: float = math.inf
+
+
 class PinnedHome:
     """A home as it was at one instant: of the files that were wished for, those that could be held.
 
     A `disk.base.Home` to push from; use it as a context manager, which lets go of the files. `lost`
-    are the paths that were gone or other ones when their turn came, or whose copy would have taken more
-    than the `spare` bytes.
+    are the paths that were gone or other ones when their turn came, or for whose copy there was no room.
     """
 
     def __init__(
-        self, home: TreeHome, look: Look, wishes: Sequence[Wish], state: State, spare: float = math.inf
+        self, home: TreeHome, look: Look, wishes: Sequence[Wish], state: State, holder: Holder
     ) -> None:
         self._home = home
         self._state = state
-        self._folder = home.stage / FOLDER / secrets.token_hex(8)
+        self._folder = home.stage / FOLDER / holder.name / secrets.token_hex(8)
         self._pins: dict[str, tuple[Path, Manner]] = {}
         self._observed: dict[str, Observed] = {}
         self._finished: dict[str, FileEntry] = {}
         self.lost: set[str] = set()
         self._inventory = Inventory({}, exists=look.exists)
         self._look, self._wishes = look, {wish.path: wish for wish in wishes}
-        self._spare = spare
+        self._spare = holder.spare
 
     def __enter__(self) -> PinnedHome:  # noqa: PYI034  `Self` came with Python 3.11
         try:
@@ -275,9 +282,9 @@ def _digest(path: Path, size: int) -> str:
         return sha256_stream(_first(file.read, size))[0]
 
 
-def sweep(stage: Path) -> None:
-    """Remove what killed guards held: nobody else holds anything there."""
-    shutil.rmtree(stage / FOLDER, ignore_errors=True)
+def sweep(stage: Path, name: str) -> None:
+    """Remove what a killed holder of this name held."""
+    shutil.rmtree(stage / FOLDER / name, ignore_errors=True)
 
 
 def _is(wish: Wish, found: os.stat_result) -> bool:

@@ -70,12 +70,14 @@ def decide(
     """Return when the session ends.
 
     What the user said (`said`, an instant) alone decides. Otherwise it is the earliest estimate that
-    is not over yet: one that is over was wrong, for the box still lives.
+    is not over yet. What is over was wrong, whoever said it, for the box still lives.
     """
-    if said is not None:
-        return Deadline(said, SAID)
     kept: list[Estimate] = []
     notes = []
+    if said is not None and said > readings.now:
+        return Deadline(said, SAID)
+    if said is not None:
+        notes.append(f"not counted, for it is over already: {SAID}")
     for estimate in estimates(profile, readings, first_seen):
         if estimate.at > readings.now:
             kept.append(estimate)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import measure, reserve_of
-from labsync.disk.pins import PinnedHome, sweep
+from labsync.disk.pins import Holder, PinnedHome, sweep
 from labsync.errors import ExitCode, LabsyncError
 from labsync.guard.admission import UNMEASURED, Admitted, Candidate, admit, result_rank, unit_rank
 from labsync.guard.loop import Round, Safe, Waiting
@@ -62,7 +62,7 @@ class Project:
         lab = self.open_lab(self.options)
         for artifact in _made(lab):
             with contextlib.suppress(LabsyncError):
-                sweep(lab.tree(artifact).stage)
+                sweep(lab.tree(artifact).stage, lab.manifest.path.stem)
         lab.state.close()
 
     def round(self, order: Order) -> Round:
@@ -173,7 +173,7 @@ class _Turn:
         chosen = [item for item in self._chosen.values() if item.artifact == artifact.name]
         look = watch.seen if artifact.kind != "checkpoints" else replace(watch.seen, recorded={})
         wishes = [wish for item in chosen for wish in watch.wishes(item)]
-        with PinnedHome(home, look, wishes, lab.state, _spare(lab, home)) as pinned:
+        with PinnedHome(home, look, wishes, lab.state, _holder(lab, home)) as pinned:
             torn = [item for item in chosen if not self._is_whole(item, home, pinned)]
             inventory = pinned.inventory(rehash=False)
             left = {path for item in torn for path in item.paths}
@@ -285,10 +285,10 @@ class _Turn:
 _NO_ROOM = ", or there is no room on this disk for a copy of it"
 
 
-def _spare(lab: Lab, home: TreeHome) -> int:
-    """Return how many bytes copies may take without touching the disk's reserve."""
+def _holder(lab: Lab, home: TreeHome) -> Holder:
+    """Return this manifest's guard as a holder, whose copies leave the disk's reserve alone."""
     _, free, total = measure(home.stage)
-    return free - reserve_of(total, lab.manifest.disk)
+    return Holder(lab.manifest.path.stem, free - reserve_of(total, lab.manifest.disk))
 
 
 def _rank(item: Watched, others: Sequence[Watched], budget: float) -> int:
