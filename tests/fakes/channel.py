@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,17 +198,33 @@ def python_package() -> Package:
     files[f"bin/python{MINOR}"] = Member(_relocatable(binary.read_bytes(), home), 0o755)
     for alias in ("python", "python3"):
         files[f"bin/{alias}"] = Member(link=f"python{MINOR}")
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        name = str(sysconfig.get_config_var("INSTSONAME"))
-        files[f"lib/{name}"] = Member((base / "lib" / name).read_bytes(), 0o755)
+    shared = base / "lib" / str(sysconfig.get_config_var("INSTSONAME"))
+    if shared.is_file():
+        files[f"lib/{shared.name}"] = Member(shared.read_bytes(), 0o755)
+    if sysconfig.get_default_scheme() == "posix_local":
+        _undo_debian(files)
     files[f"lib/python{MINOR}/site-packages/README.txt"] = Member(b"packages go here\n")
     return Package("python", VERSION, files, ("__glibc >=2.17",), f"cp{MINOR.replace('.', '')}_0")
+
+
+def _undo_debian(files: dict[str, Member]) -> None:
+    """Let Debian's Python install packages and look for them where every other one does."""
+    folder = f"lib/python{MINOR}"
+    files.pop(f"{folder}/EXTERNALLY-MANAGED", None)
+    path = f"{folder}/sysconfig.py"
+    data = files[path].data.replace(b"'posix_local')", b"'posix_prefix')")
+    files[path] = replace(
+        files[path], data=data.replace(b"scheme = 'posix_local'", b"scheme = 'posix_prefix'")
+    )
+    # Its `site` is frozen into the binary, and knows `dist-packages` only.
+    look = f"import site, sys\nsite.addsitedir(f'{{sys.prefix}}/{folder}/site-packages')\n"
+    files[f"{folder}/sitecustomize.py"] = Member(look.encode())
 
 
 def _relocatable(data: bytes, home: str) -> bytes:
     """Return the binary with its library path relative to itself: shorter than before, so nothing moves."""
     old = f"{home}/lib".encode() + b"\0"
-    return data.replace(old, b"$ORIGIN/../lib".ljust(len(old), b"\0"))
+    return data if home == "/usr" else data.replace(old, b"$ORIGIN/../lib".ljust(len(old), b"\0"))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -225,7 +241,7 @@ def _member(path: Path, home: str) -> Member:
         return Member(link=os.readlink(path))
     data = path.read_bytes()
     mode = 0o755 if os.access(path, os.X_OK) else 0o644
-    if path.suffix in _TEXT and home.encode() in data:
+    if home != "/usr" and path.suffix in _TEXT and home.encode() in data:
         return Member(data.replace(home.encode(), PLACEHOLDER.encode()), mode, placeholder=PLACEHOLDER)
     return Member(data, mode)
 

@@ -14,6 +14,7 @@ import pytest
 from labsync import process
 from labsync.env import rattler_client
 from labsync.env.build import build_environment, environment_state
+from labsync.env.packages import bytes_to_build, missing
 from labsync.env.record import damaged_files, dist_infos
 from labsync.env.stamp import variables_of
 from labsync.errors import EnvironmentFailedError, InvalidError, RefusedError
@@ -104,6 +105,8 @@ def test_one_changed_package_is_built_beside_and_shares_the_rest(
     newer = make_lock(fast_disk, channel.root.as_uri(), *BASE[:2], "tiny=2", "probe")
     asked = request(fast_disk / "shared", newer)
     assert environment_state(asked).state == "stale"
+    assert [package.name for package in missing(asked)] == ["tiny"]
+    assert bytes_to_build(asked) == 3 * next(one.size for one in newer.packages if one.name == "tiny")
     second = build_environment(asked, ignore)
     assert evaluate(second.prefix, "import tiny; print(tiny.VERSION)") == "2.0"
     assert evaluate(built, "import tiny; print(tiny.VERSION)") == "1.5"

@@ -12,6 +12,7 @@ from labsync.env.conda_lock import lock_conda
 from labsync.env.spec import parse_spec
 from labsync.env.tools import Tools
 from labsync.events import ignore
+from tests.fakes.box import Box
 from tests.fakes.channel import MINOR, module
 from tests.fakes.channel_server import ChannelServer
 from tests.fakes.conda_lab import evaluate, request, spec_text
@@ -55,3 +56,25 @@ def test_both_ways_to_name_an_index_give_the_same_lock_and_the_build_asks_no_ind
     built = build_environment(request(fast_path, lock, imports=("demo_torch",)), ignore)
     assert evaluate(built.prefix, "import demo_torch; print(demo_torch.VERSION)") == CUDA
     assert {path for path in index.requests if not path.endswith(".whl")} == set()
+
+
+def test_a_wheel_is_added_to_a_virtual_environment_and_taken_out_again(
+    tmp_path: Path, index: ChannelServer
+) -> None:
+    manifest = (
+        "version: 1\nproject: wheels\nenvironment: {name: wheels, manager: venv, spec: envs/wheels.yaml}\n"
+    )
+    box = Box(tmp_path / "box", manifest)
+    spec = f"pip-repositories: ['{index.url}']\ndependencies:\n  - python={MINOR}\n"
+    box.write("envs/wheels.yaml", spec.encode())
+    assert box.labsync("env", "lock").code == 0
+    assert box.labsync("env", "build").code == 0
+    added = box.labsync("env", "add", "demo-torch")
+    assert added.code == 0, added.messages
+    prefix = added.report["environment"]["prefix"]
+    assert evaluate(prefix, "import demo_torch; print(demo_torch.VERSION)") == CUDA
+    assert box.read("envs/wheels.yaml").decode() == f"{spec}  - pip\n  - pip:\n      - demo-torch\n"
+    removed = box.labsync("env", "remove", "demo-torch")
+    assert (removed.code, removed.report["environment"]["state"]) == (0, "reused")
+    back = box.labsync("env", "rollback")
+    assert back.report["environment"]["prefix"] == prefix

@@ -140,6 +140,30 @@ def test_a_git_library_is_installed_with_its_provenance_and_its_tree_untouched(t
     assert sorted(path.relative_to(tree) for path in tree.rglob("*")) == before
 
 
+def test_a_library_is_built_once_for_its_commit_and_the_same_tree_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    tree = make_library(tmp_path / "lib", "tinylib")
+    library = Library("tinylib", tree, "https://git.example/tinylib", COMMIT)
+    request = EnvironmentRequest("lab", libraries=(library,), home=tmp_path / "home", offline=True)
+    build_environment(request, ignore)
+    (wheel,) = (tmp_path / "home" / "pkgs" / "libraries").rglob("*.whl")
+    assert wheel.parent.relative_to(tmp_path / "home" / "pkgs" / "libraries").parts == (
+        "tinylib",
+        COMMIT,
+        "any",
+    )
+    os.utime(tree / "tinylib" / "__init__.py", (2e9, 2e9))
+    build_environment(replace(request, home=tmp_path / "other"), ignore)
+    (again,) = (tmp_path / "other" / "pkgs" / "libraries").rglob("*.whl")
+    assert again.read_bytes() == wheel.read_bytes()
+    (tree / "tinylib" / "__init__.py").write_text(
+        "ANSWER = 0\n"
+    )  # not looked at any more: the wheel is there
+    built = build_environment(replace(request, name="more"), ignore)
+    assert evaluate(built.prefix, "import tinylib; print(tinylib.ANSWER)") == "42"
+
+
 def test_a_library_that_needs_what_is_not_here_says_so_offline(tmp_path: Path) -> None:
     tree = make_library(tmp_path / "lib", "tinylib")
     text = (tree / "pyproject.toml").read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import labsync
+from labsync.env.activation import activation
 from labsync.env.base import EnvironmentRequest, Library
 from labsync.env.build import build_environment, environment_state
 from labsync.env.library import copy_tree
@@ -15,6 +16,7 @@ from labsync.env.package import build_wheel, package_files
 from labsync.env.record import damaged_files, dist_infos, write_provenance
 from labsync.env.stamp import hash_of, inputs_of
 from labsync.env.switch import check_name, current, switch
+from labsync.env.tools import Tools
 from labsync.errors import EnvironmentFailedError, InvalidError, RefusedError
 from labsync.events import ignore
 from labsync.snapshot import FileEntry, Snapshot
@@ -174,3 +176,16 @@ def test_a_library_that_was_not_pulled_says_so(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailedError) as caught:
         copy_tree(Library("lib", tmp_path / "none", "https://git.example/lib", COMMIT), tmp_path / "copy")
     assert "labsync pull libraries/lib" in caught.value.hint
+
+
+def test_variables_that_conda_keeps_for_an_environment_are_part_of_activating_it(tmp_path: Path) -> None:
+    (tmp_path / "conda-meta").mkdir()
+    (tmp_path / "conda-meta" / "state").write_text('{"env_vars": {"PRICE": "$5", "DEPTH": 3}}')
+    found = activation("lab", tmp_path, Tools(tmp_path, tmp_path / "log"))
+    assert found == {
+        "PATH": f"{tmp_path}/bin:${{PATH}}",
+        "CONDA_PREFIX": str(tmp_path),
+        "CONDA_DEFAULT_ENV": "lab",
+        "PRICE": "$$5",
+        "DEPTH": "3",
+    }
