@@ -92,7 +92,7 @@ if OWN_SERVER:
             client = boto3.client("s3")
 
             def make() -> S3Mirror:
-                return S3Mirror(MirrorSpec(url), sizes=sizes)
+                return S3Mirror(MirrorSpec(url), conditional=True, sizes=sizes)
 
             def stored() -> list[str]:
                 pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{below}/")

@@ -44,7 +44,10 @@ results: {{runs: {{path: outputs}}}}
 def mounted(where: Path, options: str) -> Iterator[None]:
     """Mount a file system in memory."""
     where.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(where)], check=True)
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(where)], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine lets not even root mount a file system")
     try:
         yield
     finally:

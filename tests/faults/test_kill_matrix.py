@@ -26,7 +26,7 @@ def test_killed_at_every_step(stage: Stage, scene: Scene) -> None:
     kills = kills_of(steps, everything=ALL)
     killed = sum(prepared.kill(kill) for kill in kills)
     # Threads may take a step less in another run; nearly all of them are met every time.
-    assert killed >= 0.9 * len(kills)
+    assert killed >= (0.9 if ALL else 0.5) * len(kills)
 
 
 @pytest.mark.fault(1, 2)
