@@ -45,7 +45,7 @@ def run(mutation: Mutation) -> Found:
 
 
 def _tried(mutation: Mutation, test: str, source: Path) -> Found:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", test]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=150", test]
     env = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         ended = subprocess.run(

@@ -333,7 +333,6 @@ CONDITIONS = (
         "the ETag that ranges of one file must share",
         "origins/http_part.py",
         ("    if part.version and part.version != strong_etag(answer):", "    if False:"),
-        "tests/unit/test_http_ways.py",
         "tests/unit/test_http_part.py",
     ),
     _m(

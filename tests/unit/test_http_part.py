@@ -60,6 +60,15 @@ def test_only_exactly_the_part_is_accepted_however_it_is_labelled(
         assert type(caught.value) is kind
 
 
+@pytest.mark.fault(63, 64)
+@pytest.mark.parametrize("etag", ['"2"', 'W/"1"', ""])
+def test_a_part_of_another_version_is_not_taken_also_where_if_range_is_ignored(etag: str) -> None:
+    part = Part(FileEntry("f.bin", "", 100), 10, 20, '"1"')
+    check(Answer("https://h/f.bin", 206, {"content-range": GOOD, "etag": '"1"'}), part)
+    with pytest.raises(NoRangesError, match="another version"):
+        check(Answer("https://h/f.bin", 206, {"content-range": GOOD, "etag": etag}), part)
+
+
 @pytest.mark.parametrize(
     ("headers", "is_good"),
     [({}, True), ({"content-range": "bytes 0-99/100"}, True), ({"content-range": "bytes 0-9/100"}, False)],

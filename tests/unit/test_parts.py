@@ -194,6 +194,9 @@ def test_disk_that_cannot_reserve_is_written_all_the_same(
     monkeypatch.setattr("labsync.transfer.parts.os.posix_fallocate", refuse)
     with claim(tmp_path, SHA, SIZE) as part:
         assert os.fstat(part.fd).st_size == SIZE
+    room = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(DiskError, match="does not fit"), claim(tmp_path, SHA, room + (1 << 30)):
+        pass  # and looked at all the same
 
 
 @pytest.mark.fault(24)
