@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.digest import sha256_file
@@ -11,11 +12,10 @@ from labsync.steps import prove
 from labsync.steps.lab import Lab
 from labsync.steps.one_at_a_time import remove
 from tests.fakes.box import Box
+from tests.fakes.hub import Hub
 from tests.fakes.recorder import Recorder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
     from tests.fakes.box import Run
@@ -119,3 +119,21 @@ def test_nothing_is_pulled_that_cannot_be_run_here(tmp_path: Path, monkeypatch: 
     done = box.labsync("smoke", "--one-at-a-time")
     assert set(_results(done).values()) == {"skipped"}
     assert not (box.root / "first" / "weights").exists()
+
+
+def test_a_model_in_the_cache_is_removed_with_its_repository_alone(tmp_path: Path) -> None:
+    with Hub() as hub:
+        for name in ("one", "other"):
+            hub.add_repo("models", f"tiny/{name}", {"config.json": b"{}", "w.safetensors": b"w" * 9})
+        models = "models: {one: {origin: 'hf://tiny/one'}, other: {origin: 'hf://tiny/other'}}"
+        text = f"version: 1\nproject: p\nmirror: ./mirror\n{models}\n"
+        box = Box(tmp_path / "box", text, {"HF_ENDPOINT": hub.url})
+        assert box.labsync("lock").code == box.labsync("pull").code == 0
+        lab = Lab(load_manifest(box.manifest), Options(env=box.env), Recorder())
+        remove(lab, lab.manifest.by_name["models/one"])
+        cache = Path(box.env["HF_HOME"]) / "hub"
+        assert sorted(path.name for path in cache.glob("models--*")) == ["models--tiny--other"]
+        standing = box.labsync("status").artifacts
+        assert (standing["models/one"]["disk"], standing["models/other"]["disk"]) == ("missing", "ok")
+        assert box.labsync("pull", "one").code == 0
+        assert box.labsync("verify", "one").code == 0

@@ -58,12 +58,16 @@ def _stable(text: str) -> list[str]:
     return [" ".join(line.split()) for line in lines if line.strip()]
 
 
+@pytest.mark.timeout(600)  # it runs sixteen models, each in a process of its own
 def test_the_quickstart_prints_what_the_readme_shows_and_then_has_nothing_to_do(checkout: Path) -> None:
     promised = re.search(r"^```\n(artifacts\n.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert promised
     first = _stable(_run(checkout))
     assert [line for line in _stable(promised[1]) if line not in first] == []
     assert (checkout / "manifests" / "labsync-report.json").exists()
+    page = (checkout / "manifests" / "labsync-report.html").read_text("utf-8")
+    assert "Every model ran: 8 of 8." in page
+    assert page.count("data:image/png;base64,") == 7  # one's own function shows no picture
 
     again = _stable(_run(checkout))
     assert not [line for line in again if line.startswith("moved")]

@@ -149,9 +149,23 @@ class Hub(FaultyServer):
                 return self._file(file, token, cached=True)
         if match := _FILE.fullmatch(path):
             return self._file(match, token)
+        if path in {"/api/models", "/api/datasets"}:
+            return self._listing(path.rpartition("/")[2], parse_qs(request.query))
         if match := _API.fullmatch(path):
             return self._api(match, request, token)
         return _error(404, "", "Not Found")
+
+    def _listing(self, kind: str, query: dict[str, list[str]]) -> Reply:
+        """List what everybody may see: of one owner, or with a word in the name."""
+        owner, word = query.get("author", [""])[0], query.get("search", [""])[0]
+        return _json(
+            [
+                {"id": repo_id}
+                for (its_kind, repo_id), repo in self.repos.items()
+                if its_kind == kind and not repo.private
+                if repo_id.startswith(f"{owner}/" if owner else "") and word.lower() in repo_id.lower()
+            ]
+        )
 
     def _whoami(self, token: str) -> Reply:
         if not token:

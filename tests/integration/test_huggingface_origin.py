@@ -134,6 +134,31 @@ def test_a_missing_and_a_private_repository_look_alike(hub: Hub, token: str | No
             list(origin.read(Ref(name, commit, BIG.path), BIG))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("org/nane", "`org/name`"),  # the owner has one like it
+        ("facebook/dinov3-large", "`facebook/dinov3-vitl16-pretrain-lvd1689m`"),  # goes round, never existed
+        ("qwen/qwen2-vl-2b-instuct", "`Qwen/Qwen2-VL-2B-Instruct`"),
+        ("org/something-else", ""),
+    ],
+)
+def test_a_wrong_name_is_answered_with_what_may_be_meant(hub: Hub, wrong: str, meant: str) -> None:
+    hub.add_repo("models", "org/name", FILES)
+    hub.add_repo("models", "org/nave", FILES, private=True)
+    with pytest.raises(NotFoundError) as caught:
+        HuggingFaceOrigin(hub.url).resolve(replace(ARTIFACT, origin=f"hf://{wrong}"))
+    assert meant in caught.value.hint
+    assert ("did you mean" in caught.value.hint) == bool(meant)
+    assert "nave" not in caught.value.hint
+
+
+def test_a_hub_that_lists_nothing_does_not_hide_that_a_name_is_wrong(hub: Hub) -> None:
+    hub.fault(Fault("/api/models", status=500))
+    with pytest.raises(NotFoundError, match="does not exist, or it is private"):
+        HuggingFaceOrigin(hub.url).resolve(replace(ARTIFACT, origin="hf://org/nothing"))
+
+
 def test_a_missing_revision_lists_close_names(hub: Hub) -> None:
     with pytest.raises(NotFoundError, match=r"no revision `v1\.1`") as caught:
         HuggingFaceOrigin(hub.url).resolve(replace(ARTIFACT, revision="v1.1"))

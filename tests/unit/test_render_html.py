@@ -79,7 +79,7 @@ def test_the_page_says_how_the_lab_came_about() -> None:
     [
         ((PASSED, PASSED), "Every model ran: 2 of 2."),
         ((PASSED, DEGRADED), "2 of 2 models ran, not all as asked."),
-        ((PASSED, PENDING), "Everything is here; 1 of 2 models wait for a GPU session."),
+        ((PASSED, PENDING), "Everything is here; a GPU session finishes 1 of 2 models."),
         ((PASSED, SKIPPED), "1 of 2 models ran."),
         ((), "Everything is here; the manifest names no smoke test."),
     ],

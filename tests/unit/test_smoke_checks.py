@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+import sys
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +180,27 @@ def test_a_shape_fits_by_length_and_by_each_size() -> None:
     assert not fits((), (1,))
 
 
+# --- the picture that a probe leaves --------------------------------------------------------------
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [(PNG + b"rest", PNG + b"rest"), (b"<html>", b""), (PNG + b"0" * (5 << 20), b""), (None, b"")],
+)
+def test_a_picture_is_looked_at_before_it_gets_into_the_report(
+    tmp_path: Path, left: bytes | None, kept: bytes
+) -> None:
+    (tmp_path / "left").write_bytes(left or b"")
+    copy = f"shutil.copy({str(tmp_path / 'left')!r}, json.load(open(sys.argv[2]))['picture'])" if left else ""
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport json, shutil, sys\n{copy}\n")
+    python.chmod(0o755)
+    proof = smoke_one(Subject("models/m", SPEC, "/m", tmp_path), SmokePlan("run", "cpu"), python, {})
+    assert proof.picture == kept
+
+
 # --- what crosses the process border -------------------------------------------------------------
 
 
@@ -261,6 +283,12 @@ def _cause(finding: Finding | None) -> str:
     return finding.cause if finding else ""
 
 
+def _calling(module: str, name: str) -> bytes:
+    """Return a pickle that would call a name with nothing."""
+    words = b"".join(b"\x8c" + bytes([len(word)]) + word for word in (module.encode(), name.encode()))
+    return b"\x80\x04" + words + b"\x93)R."
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 
 
@@ -284,6 +312,12 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
         ("m.pth", pickle.dumps(_Evil(), protocol=2), "would call `__builtin__.eval`"),
         ("m.pth", pickle.dumps(_Evil(), protocol=4), "would call `builtins.eval`"),
         ("m.pth", b"no pickle at all", "is cut off or damaged"),
+        ("m.pth", _zip(data=_calling("torch._utils", "_rebuild_tensor_v2")), ""),
+        ("m.pth", _zip(data=_calling("collections", "OrderedDict")), ""),
+        # What torch itself imports is not what a checkpoint needs of it.
+        ("m.pth", _calling("torch.utils.cpp_extension", "os.mkdir"), "`torch.utils.cpp_extension.os.mkdir`"),
+        ("m.pth", _calling("torch", "os.system"), "would call `torch.os.system`"),
+        ("m.pth", _calling("numpy.testing", "runstring"), "would call `numpy.testing.runstring`"),
     ],
 )
 def test_a_weight_file_is_looked_at_before_it_is_loaded(

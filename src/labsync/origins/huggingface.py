@@ -19,6 +19,7 @@ from labsync.errors import InvalidError, LabsyncError, NotAllowedError, NotFound
 from labsync.origins.base import Listed, Listing
 from labsync.origins.http import READ_TIMEOUT, HttpReader
 from labsync.origins.http_errors import Answer, status_error
+from labsync.origins.hub_names import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from labsync.places import Blocks, Ref
     from labsync.snapshot import FileEntry
 
+_LISTED = 200  # names of an owner that are compared with a wrong one
 _ORIGIN = re.compile(r"hf://(?P<kind>datasets/)?(?P<id>[\w.-]+(?:/[\w.-]+)?)")
 
 
@@ -81,6 +83,8 @@ class HuggingFaceOrigin:
                 info = api.repo_info(repo.id, repo_type=repo.kind, revision=artifact.revision or None)
         except _NoRevisionError as error:
             raise self._no_revision(api, repo, artifact.revision) from error
+        except _NoRepositoryError as error:
+            raise self._no_repository(api, repo, error) from error
         with self._hub_errors(repo):
             if info.gated:
                 api.auth_check(repo.id, repo_type=repo.kind)
@@ -133,7 +137,7 @@ class HuggingFaceOrigin:
             )
         is_of_the_hub = answer.url.startswith(f"{self._url()}/")
         if code == "RepoNotFound" or (answer.status in {401, 404} and is_of_the_hub):
-            return NotFoundError(
+            return _NoRepositoryError(
                 f"the {repo.kind} `{repo.id}` does not exist, or it is private and you may not see it",
                 hint=f"check the name on {page}; {self._token_used()}",
             )
@@ -176,6 +180,23 @@ class HuggingFaceOrigin:
             f"the {repo.kind} `{repo.id}` has no revision `{revision}`",
             hint="it has " + ", ".join(f"`{name}`" for name in close),
         )
+
+    def _no_repository(self, api: HfApi, repo: _Repo, error: NotFoundError) -> NotFoundError:
+        """Return the error with what may be meant: of the names known here, and those of the same owner."""
+        owner = repo.id.partition("/")[0] if "/" in repo.id else None
+        listing = api.list_datasets if repo.is_dataset else api.list_models
+        names: list[str] = []
+        with contextlib.suppress(LabsyncError), self._hub_errors(repo):
+            names = [
+                found.id for found in listing(author=owner, search=None if owner else repo.id, limit=_LISTED)
+            ]
+        close = closest(repo.id, names)
+        meant = f"did you mean {' or '.join(f'`{name}`' for name in close)}? " if close else ""
+        return NotFoundError(error.what, hint=f"{meant}{error.hint}")
+
+
+class _NoRepositoryError(NotFoundError):
+    """There is no repository of that name for who asks."""
 
 
 class _NoRevisionError(NotFoundError):

@@ -175,7 +175,10 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.smoke:
         yield "smoke"
         yield from table(
-            [(s.name, s.task, s.result, f"{s.seconds:.1f} s", s.device, s.reason) for s in report.smoke],
+            [
+                (s.name, s.task, s.result, f"{s.seconds:.1f} s" if s.device else "", s.device, s.reason)
+                for s in report.smoke
+            ],
             "  ",
         )
     for skipped in report.skipped:

@@ -29,7 +29,7 @@ CURES: Final = {
     "crash": "build the environment anew, and see by `--device cpu` whether the GPU has a part in it",
     "ended": "look for what ends Python early (`sys.exit`, `os._exit`) in the code that was run",
     "package": f"add the package to the environment's spec, {REBUILD}",
-    "file": "`labsync verify {name} --repair` reads every byte and fetches what is damaged or missing",
+    "file": "`labsync verify {name} --repair` heals it here; when that finds nothing, the origin has it so",
     "pointer": "name an `hf://` origin, or a download address that resolves Git LFS",
     "page": "open the origin's address in a browser: it asks to sign in, or is a page about the file",
     "pickle": "use the model's safetensors files, or convert it on a machine you can afford to lose",

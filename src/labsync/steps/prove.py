@@ -213,9 +213,8 @@ def _remember(lab: Lab, plan: SmokePlan, result: SmokeResult) -> None:
 
 def _tell_pending(lab: Lab, results: Sequence[SmokeResult]) -> None:
     if pending := sum(result.result == "pending" for result in results):
-        lab.observe(
-            Note(f"{pending} models wait for a GPU session: run `labsync smoke --pending` there", "warning")
-        )
+        who = "1 model waits" if pending == 1 else f"{pending} models wait"
+        lab.observe(Note(f"{who} for a GPU session: run `labsync smoke --pending` there", "warning"))
 
 
 def _model_path(lab: Lab, artifact: Artifact) -> Path:

@@ -98,7 +98,7 @@ def _verdict(report: Report) -> tuple[str, str]:
         return f"{what} (exit code {report.exit_code}).", "fail"
     pending = sum(result.result == "pending" for result in report.smoke)
     if pending:
-        return f"Everything is here; {pending} of {models} wait for a GPU session.", "pending"
+        return f"Everything is here; a GPU session finishes {pending} of {models}.", "pending"
     if not report.smoke:
         return "Everything is here; the manifest names no smoke test.", "pass"
     if any(result.result == "degraded" for result in ran):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -11,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from torch.types import Storage
 
@@ -40,10 +39,13 @@ def estimate(
     except _BLIND:
         return 0
     weights = sum(_bytes(name, tensor, kept) for name, tensor in model.state_dict(keep_vars=True).items())
-    peak = _Peak(model)
+    if not batch:
+        return weights
+    given = _weightless(batch, dtype)
+    peak = _Peak(model, given.values())
     try:
-        with torch.inference_mode(), peak if batch else nullcontext():
-            model(**_weightless(batch, dtype))
+        with torch.inference_mode(), peak:
+            model(**given)
     except _BLIND:
         return weights
     return weights + peak.most
@@ -73,13 +75,13 @@ def _is_floating(value: object) -> bool:
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
-    """Counts the bytes of storages that operations make and that live at once."""
+    """Counts the bytes of the inputs, and of storages that operations make, that live at once."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, inputs: Iterable[object]) -> None:
         super().__init__()
-        self.most = 0
-        self._live = 0
-        tensors = (*model.parameters(), *model.buffers())
+        given = [value for value in inputs if isinstance(value, torch.Tensor) and value.is_meta]
+        self.most = self._live = sum(int(tensor.nbytes) for tensor in given)
+        tensors = (*model.parameters(), *model.buffers(), *given)
         self._known: weakref.WeakSet[Storage] = weakref.WeakSet(t.untyped_storage() for t in tensors)
 
     def __torch_dispatch__(
