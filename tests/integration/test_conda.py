@@ -20,7 +20,7 @@ from labsync.env.stamp import variables_of
 from labsync.errors import EnvironmentFailedError, InvalidError, RefusedError
 from labsync.events import Note, TransferPlanned, ignore
 from labsync.report import Built
-from tests.fakes.channel import MINOR, VERSION
+from tests.fakes.channel import MINOR, VERSION, Member, module
 from tests.fakes.channel_server import ChannelServer
 from tests.fakes.conda_lab import BASE, evaluate, make_lock, request
 from tests.fakes.recorder import Recorder
@@ -187,6 +187,21 @@ def test_damage_in_the_cache_is_healed_by_the_next_build(fast_path: Path, lock: 
 
 
 @pytest.mark.fault(12)
+def test_a_package_that_was_made_anew_under_its_old_name_is_not_taken_from_the_cache(
+    channel: Channel, fast_path: Path
+) -> None:
+    mine = channel.copy(fast_path / "channel")
+    first = make_lock(fast_path, mine.root.as_uri(), f"python={MINOR}", "tiny=1.5")
+    build_environment(request(fast_path, first), ignore)
+    remade = module("tiny", "1.5")
+    remade.files["site-packages/tiny.py"] = Member(b"VERSION = 'made anew'\n")
+    mine.add(remade)
+    second = make_lock(fast_path, mine.root.as_uri(), f"python={MINOR}", "tiny=1.5")
+    assert {one.sha256 for one in second.packages} != {one.sha256 for one in first.packages}
+    built = build_environment(request(fast_path, second), ignore)
+    assert evaluate(built.prefix, "import tiny; print(tiny.VERSION)") == "made anew"
+
+
 def test_what_a_killed_build_left_in_the_cache_is_swept_and_unreadable_records_are_forgotten(
     fast_path: Path, lock: EnvironmentLock
 ) -> None:
