@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import io
+import json
 import os
 import shutil
 import traceback
@@ -13,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from labsync.cli.app import run
 from labsync.digest import sha256_bytes
 from labsync.manifest.parse import parse_manifest
 from labsync.mirrors.registry import open_mirror
-from tests.fakes.box import Box
+from tests.fakes.box import Box, Run
 from tests.fakes.effects import watched
 from tests.fakes.s3 import ENV
 from tests.fakes.strict_s3 import Service
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from labsync.manifest.model import Manifest
     from labsync.mirrors.base import Mirror
     from labsync.mirrors.s3_dial import Server
-    from tests.fakes.box import Run
     from tests.fakes.effects import Step
 
 S3 = "{url: s3://lab/p, endpoint: 'http://127.0.0.1:9', region: us-east-1}"
@@ -85,6 +87,14 @@ def _parsed(path: Path, text: str) -> Manifest:
 
 def _load(path: Path) -> Manifest:
     return _parsed(path, path.read_text("utf-8"))
+
+
+def _labsync(box: Box, *args: str) -> Run:
+    """Run a command as `Box.labsync` does, in an environment and a folder that all commands share."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run([*args, "-m", str(box.manifest), "-j", "1", "--json"])
+    return Run(code, [json.loads(line) for line in out.getvalue().splitlines()], err.getvalue())
 
 
 @contextlib.contextmanager
@@ -207,7 +217,7 @@ class World:
         person.disk.begin(trouble or Trouble())
         self.running.disk = person.disk
         try:
-            run: Run | None = person.box.labsync(*args, "-j", "1")
+            run: Run | None = _labsync(person.box, *args)
         except PowerLostError:
             run = None
         finally:
@@ -262,11 +272,11 @@ class World:
         """Every visible file is one that somebody made, whole; what the person made is somewhere."""
         seen = set()
         for folder in FOLDERS:
-            for file in paths(person.box.root / folder):
-                path = file.relative_to(person.box.root).as_posix()
-                data = file.read_bytes()
+            for path, file in _files(person.box.root, folder):
+                with open(file, "rb") as opened:
+                    data = opened.read()
                 seen.add(data)
-                if data not in self.versions[path] and not path.endswith(".labsync-new"):
+                if data not in self.versions[path]:
                     raise self.broken(f"{file} is torn: {data[:80]!r} ({len(data)})")
         lost = {path: data for path, data in person.written.items() if data not in seen}
         if lost:
@@ -349,6 +359,13 @@ class World:
             ]
             if left:
                 raise self.broken(f"left over: {left}")
+
+
+def _files(root: Path, folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the files below a folder: their paths relative to `root`, and whole."""
+    for inside, _, names in os.walk(root / folder):
+        for name in names:
+            yield os.path.relpath(f"{inside}/{name}", root), f"{inside}/{name}"
 
 
 def simulate(seed: int, root: Path, running: Running) -> None:
