@@ -18,7 +18,7 @@ quickstart: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# Everything `make test` takes samples of, and every protection taken out in turn: about a quarter of an hour.
+# Everything `make test` takes samples of, and every protection taken out in turn.
 faults: $(STAMP)
 	LABSYNC_FAULTS=all $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/faults tests/contracts/test_strict_s3.py
 	$(BIN)/python -m tests.mutations
