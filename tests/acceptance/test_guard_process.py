@@ -180,6 +180,38 @@ def test_started_in_the_background_and_stopped(guarded: Guarded) -> None:
     assert guarded.box.labsync("guard", "stop").code == 0  # none runs: fine
 
 
+def test_the_day_begins_with_one_command_and_doing_it_again_does_nothing(guarded: Guarded) -> None:
+    guarded.box.write("outputs/a.json", b"{}")
+    assert guarded.box.labsync("push").code == 0
+    fresh = Guarded(Box(guarded.box.root.parent / "fresh", MANIFEST))
+    first = fresh.box.labsync("up", "--remaining", "4h")
+    told = {line["type"]: line for line in first.lines}
+    assert (first.code, first.transferred["from_mirror"]) == (0, 2)
+    assert told["guard_status"]["state"] == "running"
+    assert told["session_status"]["seconds_left"] > 14000
+    assert fresh.box.read("outputs/a.json") == b"{}"
+    again = fresh.box.labsync("up")
+    assert (again.code, again.transferred["files"], again.requests) == (0, 0, {"LIST": 1})
+    assert again.lines[2]["pid"] == told["guard_status"]["pid"]
+    assert fresh.box.labsync("guard", "stop").code == 0
+
+
+def test_the_hours_of_a_platform_that_counts_them_are_told(guarded: Guarded) -> None:
+    guarded.box.manifest.write_text(MANIFEST + "session: studio-lab-cpu\n")
+    told = guarded.box.labsync("status").lines[1]
+    assert (told["gpu_allowed"], told["cpu_allowed"]) == (4 * 3600, 8 * 3600)
+    assert told["cpu_used"] > 0  # since the start of this machine
+    book = Path(guarded.box.env["LABSYNC_HOME"]) / "session.json"
+    assert json.loads(book.read_bytes())["sessions"][0]["profile"] == "studio-lab-cpu"
+
+
+def test_what_fails_in_the_morning_keeps_the_guard_from_nothing(guarded: Guarded) -> None:
+    guarded.box.manifest.write_text(MANIFEST + "models: {m: {origin: 'file:./none', path: m}}\n")
+    told = guarded.box.labsync("up")
+    assert told.code == 3  # not locked
+    assert next(line for line in told.lines if line["type"] == "guard_status")["state"] == "running"
+
+
 @pytest.mark.fault(16)
 def test_killed_it_is_seen_to_be_dead_and_starts_again(guarded: Guarded) -> None:
     child = guarded.run_guard("--remaining", "4h")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from labsync.report import ArtifactReport
-from labsync.steps.advice import next_command
+from labsync.steps.advice import next_command, with_guard
+from labsync.steps.outcome import Advice, GuardStatus, SessionStatus
 
 if TYPE_CHECKING:
     from labsync.report import DiskState, MirrorState
@@ -45,3 +47,31 @@ def test_next_command(reports: list[ArtifactReport], at_risk: list[str], command
 def test_made_artifacts_are_never_advised_to_be_mirrored_from_an_origin() -> None:
     reports = [stand("results/r", mirror="missing"), stand("results/s", "failed", "missing")]
     assert next_command(reports, [], {"results/r", "results/s"}) == ""
+
+
+PUSH = Advice(1, 1, ("results/r",), "labsync push results/r")
+NOTHING = Advice(0, 0, (), "")
+LIMITED, UNLIMITED = SessionStatus("studio-lab-gpu", 60.0, ""), SessionStatus("generic", None, "")
+RUNS = GuardStatus("running", 7, pushed_age=5.0)
+
+
+@pytest.mark.parametrize(
+    ("advice", "session", "guard", "command"),
+    [
+        (NOTHING, LIMITED, GuardStatus("off"), "labsync guard start"),
+        (NOTHING, UNLIMITED, GuardStatus("off"), ""),
+        (NOTHING, UNLIMITED, GuardStatus("died", 7), "labsync guard start"),
+        (NOTHING, LIMITED, RUNS, ""),
+        (replace(NOTHING, embedded=True), LIMITED, GuardStatus("off"), ""),
+        (PUSH, LIMITED, GuardStatus("off"), "labsync push results/r"),
+        # the guard will push it, unless it has looked and left it
+        (PUSH, LIMITED, RUNS, ""),
+        (PUSH, LIMITED, replace(RUNS, pushed_age=None, waiting_files=1), ""),
+        (PUSH, LIMITED, replace(RUNS, waiting_files=1), "labsync push results/r"),
+        (replace(PUSH, next_command="labsync pull"), LIMITED, RUNS, "labsync pull"),
+    ],
+)
+def test_the_guard_is_advised_where_a_session_ends_by_the_clock(
+    advice: Advice, session: SessionStatus, guard: GuardStatus, command: str
+) -> None:
+    assert with_guard(advice, session, guard).next_command == command

@@ -48,7 +48,7 @@ def guard_lines(guard: GuardStatus) -> Iterator[str]:
     if guard.state == "running" and guard.waiting_files:
         yield f"  {guard.waiting_files} waiting, {size(guard.waiting_bytes)}"
     if guard.state == "running" and guard.errors:
-        yield f"  its last round had {guard.errors} errors: see {guard.log}"
+        yield f"  its last round met errors: see {guard.log}"
 
 
 def last_session_lines(last: LastSession) -> Iterator[str]:

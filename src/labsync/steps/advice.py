@@ -97,9 +97,10 @@ def _proof_command(lab: Lab) -> str:
 def with_guard(advice: Advice, session: SessionStatus, guard: GuardStatus) -> Advice:
     """Advise to start the guard, where nothing is more urgent and the session may end before it is seen.
 
-    Where it runs, what waits to be pushed is its business.
+    Where it runs, what is new is its business; what it has looked at and left may be the person's.
     """
-    if guard.state == "running" and advice.next_command.startswith("labsync push "):
+    is_busy = guard.state == "running" and (guard.pushed_age is None or not guard.waiting_files)
+    if is_busy and advice.next_command.startswith("labsync push "):
         return replace(advice, next_command="")
     is_wanted = session.seconds_left is not None or guard.state == "died"
     if advice.next_command or advice.embedded or guard.state == "running" or not is_wanted:

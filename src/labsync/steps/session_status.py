@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from labsync.events import Note
 from labsync.guard.files import GuardFiles
 from labsync.guard.journal import Journal, tell, wall_text
-from labsync.session.book import book_path, present, read_book, used
+from labsync.session.book import book_path, present, read_book, see, used
 from labsync.session.deadline import UNKNOWN, Deadline, decide
 from labsync.session.profiles import PROFILES, own_profile
 from labsync.session.readings import Box
@@ -38,10 +38,15 @@ def profile_of(manifest: Manifest, box: Box) -> Profile:
 
 
 def session_status(lab: Lab) -> SessionStatus:
-    """Return the time that is left, and the hours that were used."""
-    box = Box(env=lab.options.env)
+    """Return the time that is left, and the hours that were used.
+
+    On a box that ends by the clock it is written down that the session goes on.
+    """
+    box, book = Box(env=lab.options.env), book_path(lab.options.env)
     profile, readings = profile_of(lab.manifest, box), box.read()
-    lives = read_book(book_path(lab.options.env))
+    if profile.is_limited:
+        see(book, readings, profile.name, gpu=box.has_gpu)
+    lives = read_book(book)
     life = present(lives, readings.box)
     if life is not None and life.deadline is not None and guard_files(lab.manifest).running(box):
         deadline = Deadline(life.deadline, life.source)  # notices and margins are in it

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from labsync.steps.lab import Lab
 
 INDEX = ".safetensors.index.json"
+DIRECT = "."  # the files that lie directly in the folder, as a unit
 NOT_NEWER = "it is older than the newest checkpoint in the mirror"
 
 
@@ -160,7 +161,7 @@ class Watch:
         sights = tuple(seen.sight for _, seen in sorted(unit.members.items()))
         item = Watched(
             artifact.name,
-            name or artifact.path,
+            name or DIRECT,
             tuple(sorted(unit.members)),
             unit.size,
             unit.changed,
