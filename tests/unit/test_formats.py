@@ -8,12 +8,16 @@ import json
 import struct
 import tarfile
 import zipfile
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labsync.guard.formats import missing_shards, wholeness
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def judge(path: str, data: bytes) -> str:
@@ -66,12 +70,15 @@ def test_whole_files_are_whole(path: str) -> None:
 @given(share=st.floats(0, 0.98))
 def test_a_file_that_is_cut_off_is_broken(path: str, share: float) -> None:
     data = FILES[path]
-    assert judge(path, data[: int(len(data) * share)]) == "broken" or _is_whole_member(path, data, share)
+    cut = int(len(data) * share)
+    assert judge(path, data[:cut]) == ("whole" if cut in _wholes(path, data) else "broken")
 
 
-def _is_whole_member(path: str, data: bytes, share: float) -> bool:
-    """Say whether the cut lies just behind a member: that is a whole gzip file."""
-    return path == "two.gz" and int(len(data) * share) == len(gzip.compress(b"one"))
+def _wholes(path: str, data: bytes) -> Collection[int]:
+    """Return where a cut leaves a whole file: behind a gzip member, in the padding of a tar."""
+    if path == "two.gz":
+        return {len(gzip.compress(b"one"))}
+    return range(512 + 1024 + 1024, len(data), 512) if path == "shard.tar" else ()
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "checkpoint.pth", "shard.tar"])
@@ -99,6 +106,31 @@ def test_a_zip_file_with_a_comment_is_whole() -> None:
         archive.writestr("a", b"x")
         archive.comment = b"made by hand"
     assert judge("a.zip", file.getvalue()) == "whole"
+
+
+def test_zeros_inside_a_tar_are_not_its_end() -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("zeros")
+        member.size = 9000
+        archive.addfile(member, io.BytesIO(bytes(9000)))
+    for cut in range(0, 9728, 512):
+        assert judge("a.tar", file.getvalue()[:cut]) == "broken"
+    assert judge("a.tar", file.getvalue()) == "whole"
+
+
+def test_a_tar_with_long_names_and_large_numbers() -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("x" * 300)
+        member.size, member.mtime = 3, 1 << 40
+        archive.addfile(member, io.BytesIO(b"abc"))
+    assert judge("a.tar", file.getvalue()) == "whole"
+    large = bytearray(file.getvalue())
+    large[124:136] = b"\x80" + (1 << 40).to_bytes(11, "big")
+    assert judge("a.tar", bytes(large)) == "broken"
+    large[124:136] = b"nonsense!!!!"
+    assert judge("a.tar", bytes(large)) == "broken"
 
 
 def test_an_index_names_its_shards() -> None:

@@ -75,11 +75,33 @@ def _zip(file: BinaryIO, size: int) -> Wholeness:
 
 
 def _tar(file: BinaryIO, size: int) -> Wholeness:
-    """Look for the two empty blocks at the end (https://www.gnu.org/software/tar/manual/html_node/Standard.html)."""
-    if size % _TAR_BLOCK or size < 2 * _TAR_BLOCK:
+    """Walk from header to header to the two empty blocks that end an archive.
+
+    https://www.gnu.org/software/tar/manual/html_node/Standard.html
+    """
+    if size % _TAR_BLOCK:
         return "broken"
-    file.seek(size - 2 * _TAR_BLOCK)
-    return "broken" if any(file.read(2 * _TAR_BLOCK)) else "whole"
+    at = 0
+    while at + 2 * _TAR_BLOCK <= size:
+        file.seek(at)
+        header = file.read(_TAR_BLOCK)
+        if not any(header):
+            return "broken" if any(file.read(_TAR_BLOCK)) else "whole"
+        length = _tar_size(header[124:136])
+        if length is None:
+            return "broken"
+        at += _TAR_BLOCK + -(-length // _TAR_BLOCK) * _TAR_BLOCK
+    return "broken"
+
+
+def _tar_size(text: bytes) -> int | None:
+    """Return the size in a header: octal digits, or a number of base 256 where the first bit is set."""
+    if text[0] & 0x80:
+        return int.from_bytes(text[1:], "big")
+    try:
+        return int(text.strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        return None
 
 
 def _gzip(file: BinaryIO, size: int) -> Wholeness:
