@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import email.utils
 import hashlib
 import itertools
 import time
@@ -133,6 +132,8 @@ class Bucket:
             headers = reply.headers
         except Refusal as refusal:  # which has a date, too
             headers = refusal.answer.headers
+        import email.utils
+
         parsed = email.utils.parsedate_tz(headers.get("date", ""))
         return email.utils.mktime_tz(parsed) - time.time() if parsed else None
 
