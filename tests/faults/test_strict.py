@@ -314,3 +314,24 @@ def test_the_part_size_follows_the_file(tmp_path: Path, monkeypatch: pytest.Monk
         sent = [len(r.body) for r in server.service.log if "partNumber" in r.query]
         assert sorted(sent, reverse=True) == [2 * MIB, len(LARGE) - 2 * MIB]
         _arrives(tmp_path, server, "tuned", box.tree("tuned"))
+
+
+@pytest.mark.fault(68)
+def test_a_page_that_is_lost_without_a_trace_overwrites_nothing(tmp_path: Path, server: StrictServer) -> None:
+    box = _with_files(_box(tmp_path / "box", server))
+    assert box.labsync("push", "runs").code == 0
+    bucket = server.service.buckets["lab"]
+    for name in ("not-a", "not-b"):
+        bucket.objects[f"p/.labsync/heads/zzz/{name}"] = _any(server)
+    bucket.objects["p/.labsync/heads/aaa/not-a-head"] = _any(server)
+    before = dict(bucket.objects)
+    server.service.faults = [Fault("GET", path="/lab", query="*heads*", listing="drop-page", times=-1)]
+    other = _box(tmp_path / "other", server)
+    other.write("outputs/mine.json", b"mine")
+    lied_to = other.labsync("push", "runs")
+    assert lied_to.code in {8, 11}, lied_to.messages
+    assert all(bucket.objects[key] == stored for key, stored in before.items())
+    server.service.faults = []
+    assert other.labsync("push", "runs").code == 0
+    assert other.labsync("pull", "runs").code == 0
+    assert other.tree("outputs") == {**FILES, "mine.json": b"mine"}
