@@ -193,6 +193,13 @@ def test_status_names_what_was_installed_by_hand_and_verify_repairs(booted: Boot
     assert evaluate(booted, "import tiny; print(tiny.VERSION)") == "1.5"
 
 
+def test_status_says_whose_the_environment_is_and_goes_on(fast_path: Path) -> None:
+    box = conda_box(fast_path, "https://channel.example/none")
+    (Path(box.env["LABSYNC_HOME"]) / "envs" / "lab" / "bin").mkdir(parents=True)
+    status = box.labsync("status")
+    assert (status.code, status.report["environment"]["state"]) == (0, "foreign")
+
+
 def test_a_broken_kernel_is_found_and_repaired(booted: Booted) -> None:
     path = Path(booted.box.env["JUPYTER_DATA_DIR"]) / "kernels/lab/kernel.json"
     path.write_text(path.read_text().replace(str(booted.prefix), "/gone"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsync.disk.budget import Need, check_room, measure
-from labsync.errors import IntegrityError, InvalidError, LabsyncError, NotFoundError
+from labsync.errors import IntegrityError, InvalidError, LabsyncError, NotFoundError, RefusedError
 from labsync.events import Note, StageStarted
 from labsync.report import NOTHING_MOVED, Built, ErrorReport
 from labsync.settings import home_dir
@@ -136,7 +136,7 @@ def _repaired(lab: Lab, damage: Damage) -> Built:
 
 
 def standing_environment(lab: Lab) -> Built | None:
-    """Say how the environment stands by its link and its stamp alone: `ok`, `modified` or `missing`.
+    """Say how the environment stands by its link and its stamp alone: `ok`, `modified`, `missing`, `foreign`.
 
     None where the manifest asks for none. Whether it fits its lock is not looked at.
     """
@@ -146,7 +146,10 @@ def standing_environment(lab: Lab) -> Built | None:
     spec = lab.manifest.environment
     if spec is None:
         return None
-    prefix = current(home_dir(lab.options.env) / "envs", spec.name)
+    try:
+        prefix = current(home_dir(lab.options.env) / "envs", spec.name)
+    except RefusedError as error:
+        return Built(spec.name, "", "foreign", error.what)
     if prefix is None or not is_built(prefix):
         return Built(spec.name, str(prefix or ""), "missing", "`labsync env build` builds it")
     if by_hand := installed_by_hand(prefix):
