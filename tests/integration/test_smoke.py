@@ -190,9 +190,20 @@ def test_a_models_own_code_runs_only_where_the_manifest_pins_it(
 # --- memory --------------------------------------------------------------------------------------
 
 
-def test_int8_runs_on_a_cpu(origin: Path) -> None:
-    spec = SmokeSpec("image-text-to-text", dtype="int8", max_new_tokens=4, max_pixels=28 * 28 * 8)
-    result = _smoke(spec, origin / QWEN, origin)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        (QWEN, SmokeSpec("image-text-to-text", dtype="int8", max_new_tokens=4, max_pixels=28 * 28 * 8)),
+        (
+            "models/minilm-tiny",
+            SmokeSpec("feature-extraction", dtype="int8"),
+        ),  # its pooler is not in the file
+    ],
+    ids=lambda case: case[1].task,
+)
+def test_int8_runs_on_a_cpu(origin: Path, spec: tuple[str, SmokeSpec]) -> None:
+    model, asked = spec
+    result = _smoke(asked, origin / model, origin)
     assert (result.result, result.dtype) == ("pass", "int8"), result.reason
 
 

@@ -11,6 +11,7 @@ from labsync.smoke.hardware import (
     Gpu,
     Machine,
     available_memory,
+    beside_int8,
     driver_version,
     gpu_problem,
     memory_problem,
@@ -139,6 +140,11 @@ def test_the_precision_is_what_the_gpu_has_and_not_what_it_says(
     name, note = precision(wanted, gpu)
     assert name == used
     assert ("only emulates" in note) == (wanted == "bfloat16" and gpu is T4)
+
+
+@pytest.mark.parametrize(("gpu", "used"), [(None, "bfloat16"), (T4, "float16"), (A10, "bfloat16")])
+def test_what_int8_leaves_as_it_is_takes_two_bytes_a_number(gpu: Gpu | None, used: str) -> None:
+    assert beside_int8(gpu) == used
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def precision(wanted: str, gpu: Gpu | None) -> tuple[str, str]:
 
     Empty and `auto` mean float32 on a CPU and a half type on a GPU. bfloat16 is used from compute
     capability 8.0: a T4 says that it can, and emulates it (https://github.com/pytorch/pytorch/issues/148322).
-    `int8` is the precision of the weights; what is computed with has `precision("", gpu)`.
+    `int8` is the precision of the weights of linear layers; the rest of the model has `beside_int8`.
     """
     if gpu is None:
         return ("float32" if wanted in {"", "auto"} else wanted), ""
@@ -146,6 +146,11 @@ def precision(wanted: str, gpu: Gpu | None) -> tuple[str, str]:
         major, minor = gpu.capability
         return "float16", f"float16 instead of bfloat16, which the {gpu.name} ({major}.{minor}) only emulates"
     return wanted, ""
+
+
+def beside_int8(gpu: Gpu | None) -> str:
+    """Return the precision of what int8 leaves as it is: half, or int8 would take more than it saves."""
+    return precision("", gpu)[0] if gpu else "bfloat16"
 
 
 def memory_problem(estimated: int, free: int, device: str) -> Finding | None:

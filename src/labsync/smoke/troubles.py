@@ -37,7 +37,7 @@ CURES: Final = {
     "api": "write the new name, or pin the old release of the library in the environment's spec",
     "gpu": "`labsync smoke --pending` on a GPU session finishes it, and `--device cpu` proves it here",
     "driver": f"pin a torch for an older CUDA in the environment's spec, {REBUILD}",
-    "build": f"lock the environment for a GPU (`__cuda` under its `target:`), {REBUILD}",
+    "build": f"lock the environment for a GPU (`cuda:` under its `target:`), {REBUILD}",
     "torchvision": f"pin the torchvision that belongs to this torch in the environment's spec, {REBUILD}",
     "cache": "`labsync pull {name}` brings it",
     "input": "correct `inputs:` of its smoke test in the manifest",

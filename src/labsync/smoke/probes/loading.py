@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _SMALL = 64 << 20  # bytes of weights, below which starting threads costs more than they save
 _MAX_THREADS = 8
-# What loses its meaning in eight bits: the eyes of a vision-language model, and every last layer.
-INT8_KEPT = ("visual", "vision_tower", "lm_head", "classifier")
+# What loses its meaning in eight bits: the eyes of a vision-language model, and every last layer. A pooler
+# is often missing in the file, and then bitsandbytes has nothing to make its eight bits of.
+INT8_KEPT = ("visual", "vision_tower", "lm_head", "classifier", "pooler")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def precision_of(request: ProbeRequest) -> Precision:
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     gpu = gpu_of(request.device)
     if request.dtype == "int8":
-        return Precision(known[hardware.precision("", gpu)[0]], is_int8=True)
+        return Precision(known[hardware.beside_int8(gpu)], is_int8=True)
     name, note = hardware.precision(request.dtype, gpu)
     if name not in known:
         raise ProbeError(f"the dtype `{name}` is not one of {', '.join(known)}", "setting")
