@@ -74,6 +74,12 @@ class Guarded:
         """Return what `guard status` says of one kind."""
         return next(line for line in self.box.labsync("guard", "status").lines if line["type"] == kind)
 
+    def time_left(self) -> float:
+        """Return what a training loop is told."""
+        code = "from labsync import session; print(session.time_left() if not session.should_stop() else 0)"
+        told = run([sys.executable, "-c", code], env={**os.environ, **self.box.env})
+        return float(told.stdout)
+
     def restored(self) -> dict[str, bytes]:
         fresh = Box(self.box.root.parent / f"fresh-{time.monotonic_ns()}", MANIFEST)
         assert fresh.labsync("pull").code == 0
@@ -176,6 +182,7 @@ def test_started_in_the_background_and_stopped(guarded: Guarded) -> None:
     assert (stopped.code, stopped.lines[0]["state"]) == (0, "off")
     (end,) = guarded.events("end")
     assert (end["reason"], end["exit_code"]) == ("you stopped it", 0)
+    assert 14000 < guarded.time_left() < 14400, "the session goes on, and so does a training loop"
     assert len(guarded.restored()) == 2
     assert guarded.box.labsync("guard", "stop").code == 0  # none runs: fine
 
@@ -234,7 +241,10 @@ def test_killed_it_is_seen_to_be_dead_and_starts_again(guarded: Guarded) -> None
 
 def test_a_running_guard_takes_a_newly_typed_end(guarded: Guarded) -> None:
     child = guarded.run_guard("--remaining", "4h")
-    assert guarded.box.labsync("guard", "start", "--remaining", "3s").code == 0
+    again = guarded.box.labsync("guard", "start", "--remaining", "3s")
+    assert again.code == 0
+    told = next(line for line in again.lines if line["type"] == "session_status")
+    assert told["seconds_left"] <= 3
     child.communicate(timeout=LIMIT)
     assert child.returncode == 15
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from labsync.errors import LabsyncError
+from labsync.errors import ExitCode, LabsyncError
 from labsync.guard.files import Heartbeat
 from labsync.guard.journal import VERSION, Journal, claims, wall_text
 from labsync.guard.loop import Round
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from labsync.errors import ExitCode
     from labsync.guard.ending import Ending
     from labsync.guard.files import GuardFiles
     from labsync.session.book import Life
@@ -155,16 +154,18 @@ class Log:
             self.say(f"the journal cannot be written: {error.what}")
 
     def _enter_in_book(self) -> None:
-        """Write down the end, and until when a checkpoint is worth saving, for training loops to read."""
+        """Write down the end, and until when a checkpoint is worth saving, for training loops to read.
+
+        A guard that is stopped by hand takes its own word back, and the session goes on without it.
+        """
         ending, keeper = self._ending, self.keeper
         assert ending is not None
-        save_by = _save_by(ending, self._last)
+        save_by, at, source = _save_by(ending, self._last), ending.deadline.at, ending.deadline.source
+        if ending.notice is not None and ending.notice.exit_code == ExitCode.OK:
+            save_by, at, source = UNKNOWN, UNKNOWN, ""
 
         def change(life: Life) -> Life:
-            at = ending.deadline.at
-            return replace(
-                life, deadline=_or_none(at), source=ending.deadline.source, save_by=_or_none(save_by)
-            )
+            return replace(life, deadline=_or_none(at), source=source, save_by=_or_none(save_by))
 
         see(keeper.book, keeper.box.read(), keeper.profile, gpu=keeper.box.has_gpu, change=change)
 

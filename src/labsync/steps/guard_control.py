@@ -47,7 +47,8 @@ def start_guard(lab: Lab, options: GuardOptions, argv: Sequence[str], say: Calla
         profile = watched_profile(lab.manifest, box, options.margin)
         write_down(book_path(lab.options.env), box, profile, options.remaining, options.margin)
     if files.running(box):
-        say(f"the guard runs already: {holder(files.state_dir, files.name, 'guard')}")
+        taken = " and takes the end that you typed" if options.remaining is not None else " already"
+        say(f"the guard runs{taken}: {holder(files.state_dir, files.name, 'guard')}")
         return
     with disk_errors(files.log):
         make_dirs(files.log.parent)

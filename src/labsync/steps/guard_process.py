@@ -96,13 +96,17 @@ class Sitting:
 
 
 def write_down(book: Path, box: Box, profile: Profile, remaining: float | None, margin: float | None) -> Life:
-    """Enter the session into the book, with the time left that was typed, if one was."""
+    """Enter the session into the book, with the time left that was typed, if one was.
+
+    It counts at once; a guard that runs will write down what it makes of it.
+    """
     readings = box.read()
 
     def change(life: Life) -> Life:
         if remaining is None:
             return life
-        return replace(life, said=readings.now + remaining - (margin or 0.0))
+        said = readings.now + remaining - (margin or 0.0)
+        return replace(life, said=said, deadline=None, source="", save_by=None)
 
     return see(book, readings, profile.name, gpu=box.has_gpu, change=change)
 
