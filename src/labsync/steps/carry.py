@@ -107,9 +107,14 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     Raises DiskError (9) when the whole plan does not fit, UsageError when a first upload of more
     than 1 GiB is not agreed to.
     """
+    carried = _carried(lab, tasks, title)
+    _tidy(tasks)
+    return carried
+
+
+def _carried(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
     unmet = tuple(_unmet(task) for task in tasks if task.plan.unmet)
     if all(task.plan.is_empty for task in tasks):
-        _tidy(tasks)
         return Carried(unmet, Transferred(), {})
     ensure_room(lab, tasks)
     _announce_upload(lab, tasks)
@@ -125,8 +130,11 @@ def carry_out(lab: Lab, tasks: Sequence[Task], title: str) -> Carried:
 
 
 def _tidy(tasks: Sequence[Task]) -> None:
-    """Remove what a run left that was killed behind its last file: no transfer will enter its stage."""
-    with contextlib.closing(Stages()) as stages:
+    """Remove what a killed run left of updates that end now: no transfer may have entered their stages.
+
+    Failing to is no matter; the next run that stages something does it.
+    """
+    with contextlib.closing(Stages()) as stages, contextlib.suppress(LabsyncError):
         for task in tasks:
             if task.home is not None and not task.goal.disk.complete:
                 stages.enter(task.home.stage)
