@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from labsync.names import escape
 from labsync.render.session import guard_lines, last_session_lines, session_lines
-from labsync.render.units import size
+from labsync.render.units import files, size
 from labsync.snapshot import ABBREVIATION
 from labsync.steps.outcome import (
     Action,
@@ -93,19 +93,19 @@ def _row(item: Item) -> Sequence[str]:
         case Action(artifact, path, source, to, count, reason):
             where = f"{source} -> {' + '.join(to)}" if to else ""
             return (artifact, escape(path), where, size(count), reason)
-        case SnapshotLine(artifact, snapshot, time, host, files, count, label):
+        case SnapshotLine(artifact, snapshot, time, host, number, count, label):
             short = snapshot[:ABBREVIATION]
-            return (f"{artifact}@{short}", time, host, f"{files} files", size(count), label)
+            return (f"{artifact}@{short}", time, host, files(number), size(count), label)
         case Location(_, location):
             return (location,)
-        case Usage(name, location, files, count, note):
-            return (name, size(count), f"{files} files", location, note)
+        case Usage(name, location, number, count, note):
+            return (name, size(count), files(number), location, note)
         case Check(name, result, detail, hint):
             return (f"{_MARKS[result]} {name}", f"{detail}{f' (hint: {hint})' if hint else ''}")
         case Document(_, text):
             return (text,)
-        case LockLine(artifact, state, revision, files, count):
-            return (artifact, state, revision[:ABBREVIATION], f"{files} files", size(count))
+        case LockLine(artifact, state, revision, number, count):
+            return (artifact, state, revision[:ABBREVIATION], files(number), size(count))
         case _:
             return tuple(_told(item))
 
@@ -137,7 +137,7 @@ def _advice(advice: Advice) -> Iterator[str]:
     if advice.at_risk_files:
         names = ", ".join(advice.at_risk[:3]) + (" …" if len(advice.at_risk) > 3 else "")
         yield (
-            f"if this box died now: {advice.at_risk_files} files, {size(advice.at_risk_bytes)} "
+            f"if this box died now: {files(advice.at_risk_files)}, {size(advice.at_risk_bytes)} "
             f"would be lost ({names})"
         )
     elif not advice.unknown:
@@ -156,7 +156,7 @@ def report_lines(report: Report) -> Iterator[str]:
         yield "artifacts"
         yield from table(
             [
-                (a.name, a.disk, f"mirror {a.mirror}", f"{a.files} files", size(a.bytes), a.reason)
+                (a.name, a.disk, f"mirror {a.mirror}", files(a.files), size(a.bytes), a.reason)
                 for a in report.artifacts
             ],
             "  ",
@@ -164,7 +164,7 @@ def report_lines(report: Report) -> Iterator[str]:
     moved = report.transferred
     if moved.files:
         yield (
-            f"moved      {moved.files} files, {size(moved.bytes)}: {size(moved.from_origin)} from origins, "
+            f"moved      {files(moved.files)}, {size(moved.bytes)}: {size(moved.from_origin)} from origins, "
             f"{size(moved.from_mirror)} from the mirror, {size(moved.to_mirror)} to the mirror"
         )
     if report.environment:

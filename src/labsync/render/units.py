@@ -1,4 +1,4 @@
-"""Byte counts as people read them."""
+"""Counts as people read them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def size(count: int) -> str:
             break
         value /= 1024
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def files(count: int) -> str:
+    """Return a number of files in words: `1 file`, `12 files`."""
+    return f"{count} file" if count == 1 else f"{count} files"

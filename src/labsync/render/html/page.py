@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.resources import files
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from labsync.render.html.bars import disk, timeline
 from labsync.render.html.cards import SIGNS, card
 from labsync.render.html.elements import Html, div, element, join, section, sentence, span
-from labsync.render.units import size
+from labsync.render.units import files, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ def page(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
 
 
 def _style() -> str:
-    return files("labsync.render.html").joinpath("style.css").read_text("utf-8")
+    return resources.files("labsync.render.html").joinpath("style.css").read_text("utf-8")
 
 
 def _header(record: RunRecord) -> Html:
@@ -137,7 +137,7 @@ def _times(record: RunRecord) -> Iterator[Html]:
     stages = [item for item in record.spans if item.kind == "stage"]
     carried = [item for item in record.spans if item.kind == "artifact"]
     moved = record.report.transferred
-    note = f"{moved.files} files, {size(moved.bytes)}: {size(moved.from_origin)} from origins, "
+    note = f"{files(moved.files)}, {size(moved.bytes)}: {size(moved.from_origin)} from origins, "
     note += f"{size(moved.from_mirror)} from the mirror, {size(moved.to_mirror)} to the mirror."
     if stages:
         yield section("Stages", timeline(stages, {}))
