@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from typing import TYPE_CHECKING
@@ -146,6 +145,8 @@ def _read(prefix: Path) -> Mapping[str, object]:
 
 
 def _version(name: str) -> str:
+    import importlib.metadata  # `status` reads stamps, and starts sooner without it
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -140,12 +140,12 @@ def standing_environment(lab: Lab) -> Built | None:
 
     None where the manifest asks for none. Whether it fits its lock is not looked at.
     """
-    from labsync.env.stamp import installed_by_hand, is_built
-    from labsync.env.switch import current
-
     spec = lab.manifest.environment
     if spec is None:
         return None
+    from labsync.env.stamp import installed_by_hand, is_built
+    from labsync.env.switch import current
+
     try:
         prefix = current(home_dir(lab.options.env) / "envs", spec.name)
     except RefusedError as error:
