@@ -167,6 +167,19 @@ def test_there_is_one_guard_and_the_second_names_it(guarded: Guarded) -> None:
     assert f"process {child.pid}" in again.stderr or again.lines[1]["pid"] == child.pid
 
 
+def test_of_checkpoints_found_together_the_head_is_the_newest_by_their_own_time(guarded: Guarded) -> None:
+    for name, minute in (("older", 1), ("newer", 2)):  # more than an unmeasured mirror takes at once
+        for file, data in (("w", bytes(1 << 20)), ("trainer_state.json", b"{}")):
+            path = guarded.box.write(f"tuned/{name}/{file}", data)
+            os.utime(path, (1_790_000_000 + 60 * minute,) * 2)
+    guarded.run_guard("--remaining", "6s", "--interval", "1s").communicate(timeout=LIMIT)
+    assert {path.split("/")[1] for path in guarded.restored()} == {"newer"}
+    (end,) = guarded.events("end")
+    assert [(w["path"], w["reason"]) for w in end["waiting"]] == [
+        ("older", "it is older than the newest checkpoint in the mirror")
+    ]
+
+
 @pytest.mark.fault(7)
 def test_started_in_the_background_and_stopped(guarded: Guarded) -> None:
     started = guarded.box.labsync("guard", "start", "--remaining", "4h")

@@ -66,6 +66,20 @@ def test_it_pushes_every_interval_and_looks_before_each_so_that_what_is_new_can_
     assert [phase for _, phase in chronicle.phases] == list(Phase)
 
 
+def test_what_was_made_since_the_last_push_is_named_at_the_end() -> None:
+    clock = VirtualClock()
+    safe = (Safe("results/r", "1" * 64, 1, 1),)
+
+    def answer(order: Order) -> Round:
+        if order.push:
+            return Round(pushed=True, safe=safe)
+        late = Waiting("results/r", "late", 1, "it is not pushed yet")
+        return Round(waiting=(late,) if clock.time - 1000.0 >= 4 * HOUR - 120 else ())
+
+    _, chronicle = run(deadline(clock, 4 * HOUR), clock, Rounds(clock, answer))
+    assert (chronicle.claimed.safe, [w.path for w in chronicle.claimed.waiting]) == (safe, ["late"])
+
+
 def test_the_end_comes_before_the_deadline() -> None:
     clock = VirtualClock()
     ending = deadline(clock, 4 * HOUR)

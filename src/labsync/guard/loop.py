@@ -160,23 +160,23 @@ class Guard:
             self.clock.wait(self._pause(phase, beat))
 
     def _round(self, phase: Phase, beat: Rhythm, now: float) -> Round:
-        stop, ask = threading.Event(), now >= self._due
+        ask = now >= self._due
         push = ask or now >= self._soon
-        order = Order(
-            push,
-            ask,
-            self.ending.seconds(now),
-            beat.settle,
-            beat.interval,
-            phase is Phase.FREEZE,
-            stop,
-        )
+        order = self._order(phase, beat, now, push=push, ask=ask)
+        stop = order.stop
         with self.clock.alarm(lambda: self.ending.stop_at, stop.set):
             done = self.rounds.round(order)
         if push:
             self._schedule(done, beat, now, ask=ask)
-        self._last = done if done.pushed else replace(done, pushed=self._last.pushed, safe=self._last.safe)
+        self._remember(done)
         return done
+
+    def _order(self, phase: Phase, beat: Rhythm, now: float, *, push: bool, ask: bool) -> Order:
+        seconds, is_short = self.ending.seconds(now), phase >= Phase.FREEZE
+        return Order(push, ask, seconds, beat.settle, beat.interval, is_short, threading.Event())
+
+    def _remember(self, done: Round) -> None:
+        self._last = done if done.pushed else replace(done, pushed=self._last.pushed, safe=self._last.safe)
 
     def _schedule(self, done: Round, beat: Rhythm, begin: float, *, ask: bool) -> None:
         """Set when to push next: an interval after this push began, and when what waits has settled.
@@ -208,6 +208,10 @@ class Guard:
         return max(0.0, min(wakes))
 
     def _end(self) -> ExitCode:
+        """Look once more, for what was made since the last push and is on this disk alone; then end."""
+        beat = rhythm(Phase.FREEZE, self.ending.windows, self.interval())
+        now = self.clock.now()
+        self._remember(self.rounds.round(self._order(Phase.STOP, beat, now, push=False, ask=False)))
         notice = self.ending.notice
         reason = notice.source if notice else self.ending.deadline.source
         code = notice.exit_code if notice else ExitCode.DEADLINE

@@ -131,7 +131,7 @@ class _Turn:
         seconds = self._order.seconds
         units = [item for item in ready if item.is_unit]
         if sum(item.size for item in units) > rate * min(seconds, self._order.interval):
-            newest = {item.artifact: item for item in sorted(units, key=lambda item: item.changed)}
+            newest = {item.artifact: item for item in sorted(units, key=lambda item: item.moment)}
             ready = [item for item in ready if not item.is_unit or item is newest[item.artifact]]
         candidates = [Candidate(item, item.size, _rank(item, ready, rate * seconds)) for item in ready]
         if seconds == math.inf:
@@ -294,5 +294,5 @@ def _holder(lab: Lab, home: TreeHome) -> Holder:
 def _rank(item: Watched, others: Sequence[Watched], budget: float) -> int:
     if not item.is_unit:
         return result_rank(item.size, budget)
-    newest = max(other.changed for other in others if other.is_unit and other.artifact == item.artifact)
-    return unit_rank(newest=item.changed == newest)
+    newest = max(other.moment for other in others if other.is_unit and other.artifact == item.artifact)
+    return unit_rank(newest=item.moment == newest)

@@ -60,6 +60,11 @@ class Watched:
         """What tells it from everything else."""
         return self.artifact, self.name
 
+    @property
+    def moment(self) -> tuple[float, int]:
+        """When it last changed; of what one look found changed, the files' own times tell the order."""
+        return self.changed, max((sight.mtime_ns for sight in self.sights), default=0)
+
 
 @dataclass
 class Watch:
@@ -78,7 +83,7 @@ class Watch:
     _before: dict[str, tuple[int, str]] = field(default_factory=dict)
     _whole: dict[str, tuple[Sight, Wholeness]] = field(default_factory=dict)
     _safe: dict[str, tuple[tuple[Sight, ...], ...]] = field(default_factory=dict)
-    _newest_pushed: float = float("-inf")
+    _newest_pushed: tuple[float, int] = (float("-inf"), 0)
 
     @property
     def here(self) -> Collection[str]:
@@ -180,7 +185,7 @@ class Watch:
     def _is_older(self, lab: Lab, artifact: Artifact, unit: str, item: Watched) -> bool:
         """Say whether a newer checkpoint is in the mirror, and remember it for a guard that comes after."""
         stats = [sight[:2] for sight in item.sights]
-        if item.changed < self._newest_pushed:
+        if item.moment < self._newest_pushed:
             note_older(lab, artifact, unit, stats)
         return is_older(lab, artifact, unit, stats)
 
@@ -227,7 +232,7 @@ class Watch:
         now = tuple(self._sightings[path].sight if path in self._sightings else old for path, old in seen)
         self._safe[item.name] = (item.sights, now)
         if item.is_unit:
-            self._newest_pushed = max(self._newest_pushed, item.changed)
+            self._newest_pushed = max(self._newest_pushed, item.moment)
 
     def is_safe(self, item: Watched) -> bool:
         """Say whether the mirror has it as it was last seen."""
