@@ -36,6 +36,7 @@ class Ledger:
         self._damaged: set[int] = set()
         self._failures: dict[int, list[LabsyncError]] = {}
         self._full: dict[int, DiskError] = {}
+        self._noted: list[DiskError] = []  # what several threads met at once, each about one room
         self._down: dict[tuple[ArtifactName, Place], UnavailableError] = {}
 
     def moved(self, leg: Leg, count: int) -> None:
@@ -108,7 +109,8 @@ class Ledger:
         except DiskError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
                 with self._mutex:
-                    if all(error is not known for known in self._full.values()):
+                    if all(error is not noted for noted in self._noted):
+                        self._noted.append(error)
                         self._full.setdefault(device, error)
             raise
 
