@@ -19,6 +19,7 @@ def test_no_history_loses_anything(boxes: tuple[Box, ...]) -> None:
 
 
 @pytest.mark.fault(65)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not ALL, reason="many states: `make faults`")
 def test_three_boxes_lose_nothing_either() -> None:
     assert explore(THREE, Rules()) > 10_000

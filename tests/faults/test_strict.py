@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from labsync.mirrors.s3_upload import Sizes
+from labsync.transfer.retry import ATTEMPTS
 from tests.fakes.box import Box
 from tests.fakes.strict_s3 import Fault, Limits, Manners, StrictServer, strict_server
 
@@ -125,7 +126,8 @@ def test_a_byte_that_is_flipped_on_the_way_down_is_fetched_again(
 def test_a_server_that_is_busy_is_asked_later(
     tmp_path: Path, server: StrictServer, status: int, code: str
 ) -> None:
-    server.service.faults = [Fault("*", path="*/results/*", status=status, code=code, times=20)]
+    times = ATTEMPTS - 1  # so often even if one file meets them all
+    server.service.faults = [Fault("*", path="*/results/*", status=status, code=code, times=times)]
     pushed = _with_files(_box(tmp_path / "box", server)).labsync("push", "runs")
     assert pushed.code == 0, pushed.messages
     _arrives(tmp_path, server, "outputs", FILES)
