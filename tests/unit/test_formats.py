@@ -11,7 +11,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labsync.guard.formats import missing_shards, wholeness
@@ -68,6 +68,7 @@ def test_whole_files_are_whole(path: str) -> None:
 
 @pytest.mark.parametrize("path", FILES)
 @given(share=st.floats(0, 0.98))
+@example(share=0.001953125)
 def test_a_file_that_is_cut_off_is_broken(path: str, share: float) -> None:
     data = FILES[path]
     cut = int(len(data) * share)

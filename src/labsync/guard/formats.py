@@ -17,6 +17,7 @@ _BLOCK = 1 << 20
 _MAX_HEADER = 100 << 20  # https://github.com/huggingface/safetensors: a header has at most 100 MB
 _END_RECORD = b"PK\x05\x06"
 _END_SIZE, _MAX_COMMENT = 22, 0xFFFF
+_ZIP_BEGIN = b"PK\x03\x04"
 _ZIP64_LOCATOR = b"PK\x06\x07"
 _TAR_BLOCK = 512
 
@@ -58,8 +59,8 @@ def _zip(file: BinaryIO, size: int) -> Wholeness:
 
     torch.save writes zip files; the older form of it, a bare pickle, does not tell its end.
     """
-    if file.read(4) != b"PK\x03\x04":
-        return "unknown" if size else "broken"
+    if (begin := file.read(4)) != _ZIP_BEGIN:
+        return "broken" if _ZIP_BEGIN.startswith(begin) else "unknown"
     tail_size = min(size, _END_SIZE + _MAX_COMMENT)
     file.seek(size - tail_size)
     tail = file.read(tail_size)
