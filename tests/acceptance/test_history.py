@@ -162,6 +162,20 @@ def test_verify_finds_a_damaged_object_and_repair_makes_the_repository_anew(box:
     assert list((box.root / ".labsync/aside").rglob(".git")), "what was damaged is kept"
 
 
+@pytest.mark.parametrize("options", [(), ("--repair",)])
+def test_a_machine_without_git_says_nothing_about_a_history(
+    box: Box, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    box.labsync("pull")
+    monkeypatch.setenv("PATH", "")
+    done = box.labsync("verify", *options)
+    assert done.code == 6, done.messages
+    assert "install `git`" in done.messages
+    monkeypatch.undo()
+    assert _git(box, "status", "--porcelain") == ""
+    assert not (box.root / ".labsync/aside").exists()
+
+
 @pytest.mark.parametrize("length", [30, -1, -30])
 def test_a_bundle_that_was_cut_is_refused(tmp_path: Path, origin: GitRepo, length: int) -> None:
     history = History.of(f"git+file:{origin.folder}", origin.git("rev-parse", "HEAD"))

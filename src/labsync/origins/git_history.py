@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from labsync.atomic import disk_errors, make_dirs, rename
 from labsync.digest import is_commit
 from labsync.disk.checkout import GIT_DIR, standing
-from labsync.errors import IntegrityError, LabsyncError
+from labsync.errors import DiskError, IntegrityError, LabsyncError, NotFoundError
 from labsync.origins.git import fetch_commit
-from labsync.origins.git_command import LONG, Remote, damaged, git
+from labsync.origins.git_command import LONG, MissingError, Remote, damaged, git
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,8 @@ class History:
         try:
             git(*words, remote=file, repository=repository, timeout=LONG)
         except LabsyncError as error:
+            if _is_of_the_machine(error):
+                raise
             raise damaged(self.remote, "its bundle cannot be read to the end") from error
 
     def bundle(self, repository: Path, into: Path) -> None:
@@ -81,6 +83,8 @@ class History:
         try:
             git(*words, remote=self.remote, repository=repository, timeout=LONG)
         except LabsyncError as error:
+            if _is_of_the_machine(error):
+                raise
             raise IntegrityError(f"the history in `{repository}` is damaged: {error.what}") from error
 
     def _ensure(self, repository: Path) -> None:
@@ -88,6 +92,12 @@ class History:
             with disk_errors(repository):
                 make_dirs(repository.parent)
             git("init", "--quiet", "--bare", "--template=", "--", str(repository), remote=self.remote)
+
+
+def _is_of_the_machine(error: LabsyncError) -> bool:
+    """Say whether git could not work at all (no git, no room), which says nothing about a history."""
+    no_git = isinstance(error, NotFoundError) and not isinstance(error, MissingError)
+    return no_git or isinstance(error, DiskError)
 
 
 def check_out(history: History, repository: Path, tree: Path, skipped: Iterable[str]) -> None:

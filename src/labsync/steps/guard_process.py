@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from labsync.settings import Options
     from labsync.steps.lab import Lab
 
-PATIENCE = 20.0  # seconds for a guard to begin, or to end beyond its grace
-POLL = 0.05
-LOG_SIZE = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class GuardOptions:
